@@ -1,0 +1,70 @@
+"""A packed, padded batch and random parameters, shared by the tests in this folder."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from transformer.config import ModelConfig
+from transformer.model.transformer import Transformer
+
+Array = np.ndarray
+
+# Row 0: three pairs packed, then padding; row 1: one pair with padding; row 2: one pair, full.
+SRC_SEG = np.array([[1, 1, 2, 2, 2, 3, 0], [1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1]], np.int32)
+TGT_SEG = np.array([[1, 2, 2, 2, 3, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]], np.int32)
+MAX_LENGTH = 8
+
+
+def model_config(**changes: Any) -> ModelConfig:
+    """Returns a small configuration without dropout: three heads of size 4, unequal depths."""
+    sizes = dict(d_model=12, d_ff=10, num_heads=3, num_encoder_layers=2, num_decoder_layers=1)
+    return ModelConfig(**{**sizes, "dropout_rate": 0.0, "max_length": MAX_LENGTH, **changes})
+
+
+def build(config: ModelConfig) -> Transformer:
+    """Returns the model, with vocabularies of two sizes where the embeddings allow it."""
+    source_vocab = 13 if config.tied_embeddings == "all" else 11
+    return Transformer(config=config, source_vocab=source_vocab, target_vocab=13)
+
+
+def batch(model: Transformer, seed: int = 0) -> tuple[tuple[Array, ...], Array]:
+    """Returns the six inputs of the model (int32, padding where the segment is 0) and labels [B, T]."""
+    rng = np.random.default_rng(seed)
+
+    def side(seg: Array, vocab: int) -> tuple[Array, Array, Array]:
+        ids = rng.integers(1, vocab, seg.shape) * (seg > 0)
+        pos = np.array([[int((row[:i] == row[i]).sum()) for i in range(len(row))] for row in seg])
+        return ids.astype(np.int32), seg, (pos * (seg > 0)).astype(np.int32)
+
+    inputs = (*side(SRC_SEG, model.source_vocab), *side(TGT_SEG, model.target_vocab))
+    return inputs, rng.integers(1, model.target_vocab, TGT_SEG.shape).astype(np.int32)
+
+
+def random_params(model: Transformer, seed: int = 0) -> Any:
+    """Returns a float32 parameter tree in which biases and norms, too, differ from their initial values."""
+    inputs, _ = batch(model)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+    rng = np.random.default_rng(seed)
+
+    def draw(path: tuple[Any, ...], leaf: Any) -> Array:
+        centre = 1.0 if path[-1].key == "scale" else 0.0
+        return rng.normal(centre, 0.3, leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def flatten(tree: Any) -> dict[str, Array]:
+    """Returns {path: float64 array}, paths as "encoder/layer_0/self_attention/query/kernel".
+
+    Scanned layers (".../layers/...", stacked on the first axis) are taken apart.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    flat = {}
+    for keys, leaf in leaves:
+        path, array = "/".join(k.key for k in keys), np.asarray(leaf, np.float64)
+        if "/layers/" in path:
+            flat |= {path.replace("/layers/", f"/layer_{i}/"): part for i, part in enumerate(array)}
+        else:
+            flat[path] = array
+    return flat

@@ -1,0 +1,155 @@
+"""A run's log as others read it: the file, TensorBoard's records, the line on the screen."""
+
+import io
+import json
+import math
+import struct
+import subprocess
+import sys
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from transformer.io.runlog import RunLog, read_metrics
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def step_metrics(**changes):
+    values = dict(loss=2.0, nll=1.0, learning_rate=1e-3, gradient_norm=0.5)
+    return {**values, "source_tokens": 30, "target_tokens": 70, "data_wait": 0.5, **changes}
+
+
+def make_log(workdir, clock, num_steps=10, **options):
+    stream = io.StringIO()
+    return RunLog(workdir, num_steps, stream=stream, clock=clock, **options), stream
+
+
+def read_events(workdir):
+    """Parses the TFRecord frames: length, its checksum, an Event, its checksum."""
+    events = []
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            events.append(Event.FromString(data[12 : 12 + length]))
+            data = data[16 + length :]
+    return events
+
+
+def scalars(events):
+    return {(v.tag, e.step): v.simple_value for e in events for v in e.summary.value}
+
+
+def test_every_nth_step_and_the_last_are_logged(tmp_path):
+    log, _ = make_log(tmp_path, Clock(), num_steps=7, log_every=3)
+    for step in range(1, 8):
+        log.train(step, step_metrics(loss=float(step)))
+    log.close()
+    entries = read_metrics(tmp_path)
+    assert [(e["split"], e["step"], e["loss"]) for e in entries] == [
+        ("train", 3, 3.0),
+        ("train", 6, 6.0),
+        ("train", 7, 7.0),
+    ]
+
+
+def test_tokens_per_second_are_real_tokens_without_evaluation_and_compilation(tmp_path):
+    clock = Clock()
+    log, stream = make_log(tmp_path, clock, num_steps=100, log_every=1)
+    with log.busy("compiling"):
+        clock.now += 60
+    for step in range(1, 6):
+        clock.now += 2
+        log.train(step, step_metrics())
+        with log.busy("evaluating"):
+            clock.now += 1000
+    log.close()
+    first, *later = [entry["tokens_per_second"] for entry in read_metrics(tmp_path)]
+    assert first == pytest.approx(100 / 62)  # nothing to measure from but the start
+    assert later == [pytest.approx(50)] * 4
+    line = next(line for line in stream.getvalue().split("\n") if line.startswith("step 5/"))
+    # 95 steps at 2 s are left; a wait of 0.5 s in a step of 2 s is 25 %.
+    assert line == (
+        "step 5/100  3 min 10 s left  loss 2.000  ppl 2.718  50 tokens/s  data wait 25%  "
+        "lr 1.00e-03  grad norm 0.5"
+    )
+
+
+def test_the_window_moves(tmp_path):
+    clock = Clock()
+    log, _ = make_log(tmp_path, clock, num_steps=60, log_every=30)
+    for step in range(1, 61):
+        clock.now += 10 if step <= 30 else 1
+        log.train(step, step_metrics())
+    log.close()
+    assert [e["tokens_per_second"] for e in read_metrics(tmp_path)] == [pytest.approx(10), pytest.approx(100)]
+
+
+def test_scores_go_everywhere_and_text_to_the_file_only(tmp_path):
+    log, stream = make_log(tmp_path, Clock())
+    log.scores("dev", 1000, {"bleu": 33.125, "num_lines": 1014, "bleu_signature": "nrefs:1|tok:13a"})
+    log.record("data", 0, {"pairs": 5})
+    log.close()
+    assert stream.getvalue() == "dev at step 1,000: bleu 33.12  num_lines 1,014\n"
+    dev, data = read_metrics(tmp_path)
+    assert dev == {
+        "split": "dev",
+        "step": 1000,
+        "bleu": 33.125,
+        "num_lines": 1014,
+        "bleu_signature": "nrefs:1|tok:13a",
+    }
+    assert data == {"split": "data", "step": 0, "pairs": 5}
+    assert scalars(read_events(tmp_path)) == {("dev/bleu", 1000): 33.125, ("dev/num_lines", 1000): 1014}
+
+
+def test_tensorboard_has_every_number_and_is_told_of_a_resumption(tmp_path):
+    log, _ = make_log(tmp_path, Clock(), log_every=1)
+    for step in (1, 2, 3):
+        log.train(step, step_metrics(loss=float(step)))
+    log.close()
+    log, stream = make_log(tmp_path, Clock(), resume_step=2, log_every=1)
+    log.train(3, step_metrics(loss=30.0))
+    log.close()
+    assert "metrics.jsonl: removed 1 line after step 2" in stream.getvalue()
+    assert [e["loss"] for e in read_metrics(tmp_path)] == [1.0, 2.0, 30.0]
+    events = read_events(tmp_path)
+    restarts = [(i, e.step) for i, e in enumerate(events) if e.session_log.status == SessionLog.START]
+    assert [step for _, step in restarts] == [0, 3]  # TensorBoard hides what came before, from that step on
+    assert scalars(events[: restarts[1][0]])["train/loss", 3] == 3.0
+    assert scalars(events[restarts[1][0] :])["train/loss", 3] == 30.0
+    assert {tag for tag, _ in scalars(events)} == {
+        f"train/{k}" for k in [*step_metrics(), "tokens_per_second"]
+    }
+
+
+def test_a_loss_that_is_no_number_stays_visible(tmp_path, caplog):
+    log, stream = make_log(tmp_path, Clock(), log_every=1)
+    log.train(1, step_metrics(loss=math.nan, nll=1e6, gradient_norm=math.inf))
+    log.train(10, step_metrics(nll=math.nan))
+    log.close()
+    assert "loss nan  ppl inf" in stream.getvalue() and "grad norm inf" in stream.getvalue()
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().split("\n")[0])["loss"] == "nan"
+    assert math.isnan(scalars(read_events(tmp_path))["train/loss", 1])
+    assert not caplog.records
+
+
+def test_nothing_on_standard_output_and_no_warning_in_a_fresh_process(tmp_path):
+    program = f"""
+import pathlib
+from transformer.io.runlog import RunLog
+log = RunLog(pathlib.Path({str(tmp_path)!r}), num_steps=1)
+log.train(1, {step_metrics()!r})
+log.close()
+"""
+    command = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("step 1/1  loss 2.000  ppl 2.718")
+    assert [e["step"] for e in read_metrics(tmp_path)] == [1]

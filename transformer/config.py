@@ -1,0 +1,446 @@
+"""Every default and unit of a run, as frozen dataclasses; the only home of a default.
+
+Recipes (`configs/*.py`) build an `ml_collections.ConfigDict` with `default_config()`, the command
+line overrides it, and `from_config_dict()` turns it into a `Config` once. Nothing below that sees
+a ConfigDict.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ml_collections import ConfigDict, config_dict
+
+from transformer.errors import ConfigError, did_you_mean
+
+Dtype = Literal["float32", "bfloat16"]
+
+# Paper, table 3: rows "base" and "big"; `small` and `tiny` are for one machine.
+PRESETS: Mapping[str, Mapping[str, int | float]] = types.MappingProxyType(
+    {
+        "tiny": dict(
+            d_model=128, d_ff=256, num_heads=4, num_encoder_layers=4, num_decoder_layers=4, dropout_rate=0.3
+        ),
+        "small": dict(
+            d_model=256, d_ff=1024, num_heads=4, num_encoder_layers=3, num_decoder_layers=3, dropout_rate=0.1
+        ),
+        "base": dict(
+            d_model=512, d_ff=2048, num_heads=8, num_encoder_layers=6, num_decoder_layers=6, dropout_rate=0.1
+        ),
+        "big": dict(
+            d_model=1024,
+            d_ff=4096,
+            num_heads=16,
+            num_encoder_layers=6,
+            num_decoder_layers=6,
+            dropout_rate=0.3,
+        ),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and choices of the Transformer (paper, section 3).
+
+    The six sizes of a preset may be overridden one by one. Vocabulary sizes are the tokenizer's
+    and reach the model with it, so they are not repeated here.
+    """
+
+    preset: Literal["tiny", "small", "base", "big"] = "base"
+    d_model: int = 512
+    d_ff: int = 2048
+    num_heads: int = 8
+    num_encoder_layers: int = 6
+    num_decoder_layers: int = 6
+    dropout_rate: float = 0.1  # sub-layer outputs and sums of embeddings and positions (5.4)
+    attention_dropout_rate: float = 0.0  # on attention weights; not in the paper
+    activation_dropout_rate: float = 0.0  # after the feed-forward activation; not in the paper
+    max_length: int = 256  # tokens with the end mark; longer pairs are left out, longer inputs split
+    norm: Literal["post", "pre"] = "post"  # post: LayerNorm(x + Dropout(Sublayer(x))), as the paper
+    norm_epsilon: float = 1e-6
+    activation: Literal["relu", "gelu", "swish"] = "relu"
+    positions: Literal["sinusoidal", "sinusoidal_halves", "learned"] = "sinusoidal"
+    tied_embeddings: Literal["all", "target", "none"] = "all"  # which matrices are the output's (3.4)
+    attention_bias: bool = False  # the paper's projections W^Q, W^K, W^V, W^O have none
+    dtype: Dtype = "float32"  # of computation
+    param_dtype: Dtype = "float32"  # of parameters
+    remat: bool = False  # recompute each layer in the backward pass: less memory, more time
+    scan_layers: bool = False  # one compiled layer looped over: compiles faster, runs a little slower
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """SentencePiece model, trained by `train` when the workdir has none."""
+
+    model_type: Literal["unigram", "bpe", "word", "char"] = "unigram"
+    vocab_size: int = 8000  # pieces, special ones included; of each side if not joint
+    joint: bool = True  # one model for both sides
+    normalization: Literal["identity", "nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf"] = "identity"
+    remove_extra_whitespaces: bool = False
+    split_digits: bool = False
+    byte_fallback: bool = False  # unknown characters as UTF-8 bytes
+    character_coverage: float = 1.0
+    max_training_lines: int = 2_000_000  # lines a side, drawn evenly from the corpus
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where sentence pairs come from and how they become batches."""
+
+    kind: Literal["text", "tsv", "tfds", "cldr"] = "text"
+    root: str = ""  # folder that relative paths start from; empty: the current one
+    train_source: tuple[str, ...] = ()  # text: one file or several, plain or .gz
+    train_target: tuple[str, ...] = ()
+    train_weights: tuple[float, ...] = ()  # share of each pair of files; empty: by their lines
+    dev_source: tuple[str, ...] = ()
+    dev_target: tuple[str, ...] = ()
+    test_source: tuple[str, ...] = ()
+    test_target: tuple[str, ...] = ()
+    holdout_lines: int = 0  # dev pairs taken out of train when no dev set is given
+    train_tsv: str = ""  # tsv: one file a split
+    dev_tsv: str = ""
+    test_tsv: str = ""
+    tsv_columns: tuple[int, ...] = (0, 1)  # source, target; counted from 0
+    tfds_name: str = ""  # tfds: for example "wmt14_translate/de-en"
+    tfds_dir: str = ""  # folder of prepared (array_record) datasets
+    tfds_splits: tuple[str, ...] = ("train", "validation", "test")
+    source_language: str = "en"  # tfds: the feature; cldr: the locale
+    target_language: str = "de"
+    cldr_pairs: int = 45_000  # cldr: training pairs to generate
+    cldr_seed: int = 0
+    invalid_utf8: Literal["error", "skip"] = "error"
+    max_ratio: float = 0.0  # drop pairs whose token lengths differ by more than this factor; 0: keep
+    seed: int = 0  # order of the training pairs
+    packing: bool = True  # several pairs a row; false: buckets by length
+    batch_tokens: int = 4096  # target positions in one optimizer step, over all devices
+    row_length: int = 0  # positions in a packed row; 0: model.max_length
+    packing_bins: int = 512  # rows that first-fit packing fills at once
+    buckets: tuple[int, ...] = ()  # upper lengths when not packing; empty: powers of two
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Loss, optimizer and learning-rate schedule (paper, sections 5.3 and 5.4)."""
+
+    name: Literal["adam", "adamw", "adafactor", "lion"] = "adam"
+    learning_rate: float = 0.0  # peak; 0: the paper's (d_model * warmup_steps) ** -0.5
+    schedule: Literal["inverse_sqrt", "cosine", "linear", "wsd", "constant"] = "inverse_sqrt"
+    warmup_steps: int = 4000
+    decay_fraction: float = 0.2  # wsd: last part of the run in which the rate falls
+    end_ratio: float = 0.0  # cosine, linear, wsd: last rate over peak rate
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-9
+    weight_decay: float = 0.0  # adamw and lion; on matrices only
+    clip_norm: float = 0.0  # largest global gradient norm; 0: no clipping
+    accumulation_steps: int = 1  # parts that a step's batch is computed in
+    ema_decay: float = 0.0  # moving average of the weights, used to evaluate and translate; 0: none
+    label_smoothing: float = 0.1
+    loss_chunk: int = 512  # tokens whose logits exist at one time
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeConfig:
+    """Search (paper, section 6.1)."""
+
+    beam_size: int = 4  # 1 is greedy
+    length_penalty: float = 0.6  # alpha of ((5 + length) / 6) ** alpha
+    max_extra_length: int = 50  # longest output: input length + this, in tokens
+    temperature: float = 0.0  # above 0: sample instead of searching
+    top_k: int = 0  # sampling: only the k likeliest pieces; 0: all
+    top_p: float = 1.0  # sampling: only the likeliest pieces of this total probability
+    seed: int = 0  # sampling
+    batch_size: int = 64  # sentences
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; one may be -1: all that remain."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Length, evaluation, checkpoints and logging of a training run."""
+
+    num_steps: int = 100_000  # optimizer steps
+    eval_every: int = 1000  # steps; the last step is always evaluated
+    save_every: int = 1000  # steps; evaluated steps are always saved
+    log_every: int = 50  # steps between lines of metrics.jsonl
+    eval_lines: int = 1000  # dev lines translated for BLEU and chrF; 0: none, -1: all
+    bleu_tokenize: Literal["13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none"] = "13a"
+    keep_latest: int = 2  # checkpoints
+    keep_best: int = 1  # checkpoints
+    best_metric: Literal["bleu", "chrf", "exact_match", "accuracy", "nll"] = "bleu"
+    patience: int = 0  # evaluations without a better best_metric before stopping; 0: never stop
+    init_seed: int = 0
+    dropout_seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    model: ModelConfig = ModelConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    decode: DecodeConfig = DecodeConfig()
+    mesh: MeshConfig = MeshConfig()
+    run: RunConfig = RunConfig()
+
+
+# Keys that a run may be continued with although they changed; all others make it another run.
+CHANGEABLE = frozenset(
+    {"run." + f.name for f in dataclasses.fields(RunConfig)} - {"run.init_seed", "run.dropout_seed"}
+) | {
+    "optim.learning_rate",
+    "optim.schedule",
+    "optim.warmup_steps",
+    "optim.decay_fraction",
+    "optim.end_ratio",
+    "optim.loss_chunk",
+    "data.root",
+    "data.tfds_dir",
+    "model.remat",
+    *("decode." + f.name for f in dataclasses.fields(DecodeConfig)),
+    *("mesh." + f.name for f in dataclasses.fields(MeshConfig)),
+}
+
+
+def default_config() -> ConfigDict:
+    """Returns the defaults as a ConfigDict in which the preset's sizes are still open (None)."""
+    config = ConfigDict(dataclasses.asdict(Config()))
+    for name, value in PRESETS["base"].items():
+        config.model[name] = config_dict.placeholder(type(value))
+    return config.lock()
+
+
+def from_config_dict(config: Mapping[str, Any]) -> Config:
+    """Builds the typed configuration and checks it.
+
+    Args:
+      config: nested mapping as `default_config` makes it; missing keys take their defaults, and
+        None in a size of the model takes the preset's.
+
+    Returns:
+      The validated configuration.
+
+    Raises:
+      ConfigError: with every fault found, one a line.
+    """
+    faults: list[str] = []
+    sections = {}
+    section_types = typing.get_type_hints(Config)
+    for name in config:
+        if name not in section_types:
+            faults.append(f"config.{name}: unknown section{did_you_mean(name, section_types)}")
+    for name, cls in section_types.items():
+        given = dict(config.get(name) or {})
+        if name == "model":
+            given = _with_preset(given, faults)
+        sections[name] = _section(name, cls, given, faults)
+    if faults:
+        raise ConfigError("\n".join(faults))
+    result = Config(**sections)
+    validate(result)
+    return result
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Returns the configuration as nested dicts of JSON values (tuples become lists)."""
+    return {
+        section: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        for section, values in dataclasses.asdict(config).items()
+    }
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Returns {"section.key": value}."""
+    return {f"{s}.{k}": v for s, values in dataclasses.asdict(config).items() for k, v in values.items()}
+
+
+def _with_preset(given: dict[str, Any], faults: list[str]) -> dict[str, Any]:
+    preset = given.get("preset", ModelConfig.preset)
+    if preset not in PRESETS:
+        faults.append(f"config.model.preset: unknown preset {preset!r}{did_you_mean(str(preset), PRESETS)}")
+        return given
+    sizes = PRESETS[preset]
+    return {**given, **{k: v for k, v in sizes.items() if given.get(k) is None}}
+
+
+def _section(name: str, cls: type, given: dict[str, Any], faults: list[str]) -> Any:
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in given.items():
+        where = f"config.{name}.{key}"
+        if key not in hints:
+            faults.append(f"{where}: unknown key{did_you_mean(key, hints)}")
+            continue
+        try:
+            values[key] = coerce(value, hints[key], where)
+        except ConfigError as error:
+            faults.append(str(error))
+    return cls(**values)
+
+
+def replace_decode(decode: DecodeConfig, options: Mapping[str, Any]) -> DecodeConfig:
+    """Returns `decode` with some fields changed.
+
+    Raises:
+      ConfigError: if a name is unknown or a value cannot be used.
+    """
+    return from_config_dict({"decode": {**dataclasses.asdict(decode), **options}}).decode
+
+
+def coerce(value: Any, hint: Any, where: str) -> Any:
+    """Converts a value (text from the command line, or Python) to a field's type.
+
+    Args:
+      value: what was given; text is read as the type asks ("1_000", "true", "a,b").
+      hint: the field's annotation.
+      where: the key, for the message.
+
+    Raises:
+      ConfigError: if it does not fit.
+    """
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        allowed = typing.get_args(hint)
+        if value in allowed:
+            return value
+        raise ConfigError(f"{where}: {value!r} is not a choice{did_you_mean(str(value), map(str, allowed))}")
+    if origin is tuple:
+        if isinstance(value, str):
+            value = [part for part in value.strip("()[]").split(",") if part]
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where}: expected a list such as a,b, got {value!r}")
+        return tuple(coerce(v, typing.get_args(hint)[0], where) for v in value)
+    try:
+        if hint is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+        if hint is int and not isinstance(value, bool):
+            if isinstance(value, float) and not value.is_integer():
+                raise ValueError
+            return int(value)
+        if hint is float and not isinstance(value, bool):
+            return float(value)
+        if hint is str and isinstance(value, str):
+            return value
+    except (ValueError, KeyError, TypeError):
+        pass
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    raise ConfigError(f"{where}: expected {kinds[hint]}, got {value!r}")
+
+
+def validate(config: Config) -> None:
+    """Checks values against each other.
+
+    Raises:
+      ConfigError: with every fault found, one a line.
+    """
+    model, data, optim, run = config.model, config.data, config.optim, config.run
+    faults: list[str] = []
+
+    def check(ok: bool, message: str) -> None:
+        if not ok:
+            faults.append("config." + message)
+
+    for key, value in flat(config).items():
+        if key.endswith("_rate") and key != "optim.learning_rate":
+            check(0 <= value < 1, f"{key}: must be at least 0 and below 1, got {value}")
+        elif isinstance(value, (int, float)) and key not in _MAY_BE_NEGATIVE:
+            check(value >= 0, f"{key}: must not be negative, got {value}")
+    for key in _POSITIVE:
+        value = flat(config)[key]
+        check(value > 0, f"{key}: must be above 0, got {value}")
+    for key in ("optim.label_smoothing", "optim.ema_decay", "optim.beta1", "optim.beta2"):
+        check(flat(config)[key] < 1, f"{key}: must be below 1, got {flat(config)[key]}")
+    if model.num_heads > 0:
+        check(
+            model.d_model % model.num_heads == 0,
+            f"model.num_heads: {model.num_heads} heads do not divide d_model {model.d_model}; "
+            "choose a divisor, for example "
+            f"{max(h for h in range(1, model.num_heads + 1) if model.d_model % h == 0)}",
+        )
+    check(
+        model.positions == "learned" or model.d_model % 2 == 0,
+        f"model.d_model: sinusoidal positions need an even size, got {model.d_model}",
+    )
+    check(
+        model.tied_embeddings != "all" or config.tokenizer.joint,
+        "model.tied_embeddings: 'all' needs one vocabulary; set config.tokenizer.joint=true, "
+        "or tied_embeddings to 'target' or 'none'",
+    )
+    row = data.row_length or model.max_length
+    check(
+        row >= model.max_length,
+        f"data.row_length: {row} is shorter than the longest sentence, model.max_length {model.max_length}",
+    )
+    check(
+        data.batch_tokens >= row,
+        f"data.batch_tokens: {data.batch_tokens} is smaller than the longest sentence "
+        f"({row} positions); raise it, or lower config.model.max_length",
+    )
+    check(
+        not data.buckets or max(data.buckets) >= model.max_length,
+        f"data.buckets: the longest must reach model.max_length {model.max_length}, got {data.buckets}",
+    )
+    check(
+        not data.train_weights or len(data.train_weights) == len(data.train_source),
+        f"data.train_weights: {len(data.train_weights)} weights for {len(data.train_source)} pairs of files",
+    )
+    check(0 < config.decode.top_p <= 1, f"decode.top_p: must be in (0, 1], got {config.decode.top_p}")
+    check(
+        0 < config.tokenizer.character_coverage <= 1,
+        f"tokenizer.character_coverage: must be in (0, 1], got {config.tokenizer.character_coverage}",
+    )
+    check(
+        0 < optim.decay_fraction <= 1, f"optim.decay_fraction: must be in (0, 1], got {optim.decay_fraction}"
+    )
+    check(
+        run.eval_lines != 0 or run.best_metric in ("nll", "accuracy"),
+        f"run.best_metric: '{run.best_metric}' needs translations, but run.eval_lines is 0; "
+        "set best_metric=nll or eval_lines above 0",
+    )
+    sizes = list(dataclasses.astuple(config.mesh))
+    check(
+        all(s == -1 or s > 0 for s in sizes) and sizes.count(-1) <= 1,
+        f"mesh: sizes must be above 0 and at most one -1, got {tuple(sizes)}",
+    )
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+_MAY_BE_NEGATIVE = {"run.eval_lines", "mesh.data", "mesh.fsdp", "mesh.tensor"} | {
+    key for key in flat(Config()) if key.endswith("seed")
+}
+_POSITIVE = (
+    "model.d_model",
+    "model.d_ff",
+    "model.num_heads",
+    "model.num_encoder_layers",
+    "model.num_decoder_layers",
+    "model.max_length",
+    "model.norm_epsilon",
+    "tokenizer.vocab_size",
+    "data.packing_bins",
+    "data.batch_tokens",
+    "optim.warmup_steps",
+    "optim.accumulation_steps",
+    "optim.loss_chunk",
+    "decode.beam_size",
+    "decode.max_extra_length",
+    "decode.batch_size",
+    "run.num_steps",
+    "run.eval_every",
+    "run.save_every",
+    "run.log_every",
+    "run.keep_latest",
+)

@@ -1,0 +1,46 @@
+"""The one form in which data reaches the model."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Batch(NamedTuple):
+    """Six int32 arrays (NumPy on the host, JAX on devices).
+
+    Segment 0 is padding; equal numbers mark one sentence pair, across source and target. Positions
+    count from 0 within each sentence.
+    """
+
+    src_BS: Any
+    src_seg_BS: Any
+    src_pos_BS: Any
+    tgt_BT: Any
+    tgt_seg_BT: Any
+    tgt_pos_BT: Any
+
+
+def pad_rows(batch: Batch, multiple: int) -> Batch:
+    """Returns `batch` with rows of padding added until their number is a multiple of `multiple`.
+
+    So the same sentences make a step on any number of devices.
+    """
+    extra = -len(batch.src_BS) % multiple
+    return Batch(*(np.pad(x, ((0, extra), (0, 0))) for x in batch)) if extra else batch
+
+
+def pack_rows(packed: Sequence[Sequence[tuple[Any, Any]]], rows: int, length: int) -> Batch:
+    """Returns a batch of `rows` x `length` whose row i holds the pairs `packed[i]`, one after the other."""
+    arrays = []
+    for side in (0, 1):
+        ids, seg, pos = (np.zeros((rows, length), np.int32) for _ in range(3))
+        for i, pairs in enumerate(packed):
+            start = 0
+            for number, pair in enumerate(pairs, 1):
+                n = len(pair[side])
+                place = slice(start, start + n)
+                ids[i, place], seg[i, place], pos[i, place] = pair[side], number, np.arange(n)
+                start += n
+        arrays += [ids, seg, pos]
+    return Batch(*arrays)

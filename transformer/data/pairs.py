@@ -1,0 +1,150 @@
+"""Where sentence pairs come from: two files, a file of columns, memory, or some of another source.
+
+A pair is (source, target), or None where a side is not UTF-8 and such pairs are to be skipped.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from transformer.data.lines import FileFact, LineFile, UndecodableError
+from transformer.errors import DataError
+
+Pair = tuple[str, str]
+
+
+class Pairs(Protocol):
+    """A source of pairs: one of the classes below, or `tfds_source.TfdsPairs`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Pair | None: ...
+    def __iter__(self) -> Iterator[Pair | None]: ...
+    def facts(self) -> tuple[FileFact, ...]:
+        """Returns size and digest of every file behind it; reads them whole."""
+        ...
+
+
+class TextPairs:
+    """Line n of one file with line n of another."""
+
+    def __init__(self, files: tuple[LineFile, LineFile], given: tuple[str, str], *, skip_undecodable: bool):
+        """Pairs two open files.
+
+        Raises:
+          DataError: if their numbers of lines differ.
+        """
+        self._source, self._target = files
+        self._given = given
+        self._skip = skip_undecodable
+        if len(self._source) != len(self._target):
+            raise DataError(
+                f"{self._source.path} has {len(self._source)} lines but {self._target.path} has "
+                f"{len(self._target)}; line n of one must translate line n of the other (lines end "
+                'at "\\n" only)'
+            )
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Pair | None:
+        try:
+            return self._source[index], self._target[index]
+        except UndecodableError:
+            if not self._skip:
+                raise
+            return None
+
+    def __iter__(self) -> Iterator[Pair | None]:
+        sides = (file.scan(skip_undecodable=self._skip) for file in (self._source, self._target))
+        for source, target in zip(*sides, strict=True):
+            yield None if source is None or target is None else (source, target)
+
+    def facts(self) -> tuple[FileFact, ...]:
+        return self._source.fact(self._given[0]), self._target.fact(self._given[1])
+
+
+class TsvPairs:
+    """Two columns of a file of tab-separated lines; quotes have no meaning."""
+
+    def __init__(self, file: LineFile, given: str, columns: tuple[int, int], *, skip_undecodable: bool):
+        self._file = file
+        self._given = given
+        self._columns = columns
+        self._skip = skip_undecodable
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    def __getitem__(self, index: int) -> Pair | None:
+        try:
+            return self._split(index, self._file[index])
+        except UndecodableError:
+            if not self._skip:
+                raise
+            return None
+
+    def __iter__(self) -> Iterator[Pair | None]:
+        for index, line in enumerate(self._file.scan(skip_undecodable=self._skip)):
+            yield None if line is None else self._split(index, line)
+
+    def facts(self) -> tuple[FileFact, ...]:
+        return (self._file.fact(self._given),)
+
+    def _split(self, index: int, line: str) -> Pair:
+        cells = line.split("\t")
+        source, target = self._columns
+        try:
+            return cells[source], cells[target]
+        except IndexError:
+            raise DataError(
+                f"{self._file.path}: line {index + 1} has {len(cells)} tab-separated columns, expected at "
+                f"least {max(self._columns) + 1}; mend the line, or config.data.tsv_columns"
+            ) from None
+
+
+class ListPairs:
+    """Pairs that lie in memory."""
+
+    def __init__(self, pairs: list[Pair], name: str):
+        self._pairs = pairs
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self._pairs[index]
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self._pairs)
+
+    def facts(self) -> tuple[FileFact, ...]:
+        text = "".join(f"{source}\t{target}\n" for source, target in self._pairs).encode()
+        return (FileFact(self._name, len(text), hashlib.sha256(text).hexdigest()),)
+
+
+class SomePairs:
+    """Some of the pairs of a source, in its order."""
+
+    def __init__(self, pairs: Pairs, chosen: np.ndarray):
+        """Chooses pairs by a mask of booleans, one for each."""
+        self._pairs = pairs
+        self._chosen = chosen
+        self._indices = np.flatnonzero(chosen)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Pair | None:
+        return self._pairs[int(self._indices[index])]
+
+    def __iter__(self) -> Iterator[Pair | None]:
+        if 10 * len(self) > len(self._pairs):  # reading all in order is then the faster way
+            return itertools.compress(self._pairs, self._chosen)
+        return map(self.__getitem__, range(len(self)))
+
+    def facts(self) -> tuple[FileFact, ...]:
+        return self._pairs.facts()

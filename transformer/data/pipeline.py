@@ -1,0 +1,170 @@
+"""From encoded pairs to batches, on Grain: seeded order, packing or buckets, exact position.
+
+A dataset's iterator has `get_state` and `set_state`: a few integers that say where it is, saved
+with each checkpoint.
+"""
+
+import bisect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from transformer.config import DataConfig
+from transformer.data.batch import Batch, pack_rows
+from transformer.data.encoded import EncodedCorpus
+
+_PREFETCH = 8  # batches ready before they are asked for
+_WINDOW = 64  # batches' worth of pairs that are sorted into buckets together
+
+
+class _Source:
+    """An EncodedCorpus as Grain's random-access source."""
+
+    def __init__(self, corpus: EncodedCorpus):
+        self._corpus = corpus
+
+    def __len__(self) -> int:
+        return len(self._corpus)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        source, target = self._corpus[index]
+        return {"src": source, "tgt": target}
+
+    def __repr__(self) -> str:
+        return f"Source({len(self)})"
+
+
+def training_batches(
+    corpora: Sequence[EncodedCorpus], weights: Sequence[float] | None, data: DataConfig, row_length: int
+) -> grain.IterDataset:
+    """Returns an endless dataset of `Batch` with about `data.batch_tokens` target positions each.
+
+    Every corpus is shuffled anew each epoch, from `data.seed`. With packing, first-fit places
+    several pairs in a row of `row_length` positions: one static shape. Without, rows hold one
+    pair and batches are padded to the bucket of their longest sentence.
+
+    Args:
+      corpora: encoded pairs, none longer than `row_length`.
+      weights: share of each corpus; None takes each as often as it is long.
+      data: batch size, packing, buckets, seed.
+      row_length: positions of a packed row, or of the longest bucket.
+    """
+    streams = [
+        grain.MapDataset.source(_Source(c)).seed(data.seed + i).shuffle().repeat()
+        for i, c in enumerate(corpora)
+    ]
+    if len(streams) == 1:
+        mixed = streams[0]
+    else:
+        mixed = grain.MapDataset.mix(streams, list(weights or [len(c) for c in corpora]))
+    pairs = mixed.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1024))
+    if data.packing:
+        packed = grain.experimental.FirstFitPackIterDataset(
+            pairs,
+            length_struct={"src": row_length, "tgt": row_length},
+            num_packing_bins=data.packing_bins,
+            seed=data.seed,
+        )
+        batches = packed.batch(data.batch_tokens // row_length).map(_packed_batch)
+    else:
+        batches = BucketDataset(pairs, data, row_length)
+    return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=_PREFETCH)
+
+
+def _packed_batch(rows: dict[str, np.ndarray]) -> Batch:
+    names = ("src", "src_segment_ids", "src_positions", "tgt", "tgt_segment_ids", "tgt_positions")
+    return Batch(*(rows[n].astype(np.int32) for n in names))
+
+
+def bucket_lengths(data: DataConfig, longest: int) -> tuple[int, ...]:
+    """Returns the upper lengths of the buckets: as configured, or powers of two from 8 up to `longest`."""
+    given = sorted(b for b in data.buckets if b < longest)
+    if not data.buckets:
+        given = [1 << k for k in range(3, longest.bit_length()) if 1 << k < longest]
+    return (*given, longest)
+
+
+class BucketDataset(grain.IterDataset):
+    """Batches of pairs of like length, one pair a row, padded to the bucket's length.
+
+    Pairs are read in windows; each window is sorted into buckets in the order of arrival, cut into
+    batches (the last of each bucket may have empty rows), and the batches are shuffled.
+    """
+
+    def __init__(self, parent: grain.IterDataset, data: DataConfig, longest: int):
+        super().__init__(parent)
+        self._data = data
+        self._lengths = bucket_lengths(data, longest)
+
+    def __iter__(self) -> "_BucketIterator":
+        return _BucketIterator(self._parent.__iter__(), self._data, self._lengths)
+
+    def __str__(self) -> str:
+        return f"BucketDataset(lengths={self._lengths})"
+
+
+class _BucketIterator(grain.DatasetIterator):
+    def __init__(self, parent: grain.DatasetIterator, data: DataConfig, lengths: tuple[int, ...]):
+        super().__init__(parent)
+        self._data, self._lengths = data, lengths
+        self._window_state = parent.get_state()
+        self._next = 0  # batch of the window
+        self._window = 0  # number of the window, for its shuffle
+        self._batches: list[Batch] | None = None
+
+    def __next__(self) -> Batch:
+        if self._batches is None:
+            self._batches = list(self._read_window())
+        if self._next == len(self._batches):
+            self._window_state = self._parent.get_state()
+            self._next, self._window = 0, self._window + 1
+            self._batches = list(self._read_window())
+        self._next += 1
+        return self._batches[self._next - 1]
+
+    def get_state(self) -> dict[str, Any]:
+        return {"parent": self._window_state, "next": self._next, "window": self._window}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._parent.set_state(state["parent"])
+        self._window_state = state["parent"]
+        self._next, self._window = state["next"], state["window"]
+        self._batches = None
+
+    def _read_window(self) -> Iterator[Batch]:
+        tokens = _WINDOW * self._data.batch_tokens
+        buckets: dict[int, list[dict[str, np.ndarray]]] = {length: [] for length in self._lengths}
+        while tokens > 0:
+            pair = next(self._parent)
+            longest = max(len(pair["src"]), len(pair["tgt"]))
+            length = self._lengths[bisect.bisect_left(self._lengths, longest)]
+            buckets[length].append(pair)
+            tokens -= length
+        cut = []
+        for length, pairs in buckets.items():
+            rows = max(self._data.batch_tokens // length, 1)
+            cut += [(length, rows, pairs[i : i + rows]) for i in range(0, len(pairs), rows)]
+        for i in np.random.default_rng((self._data.seed, self._window)).permutation(len(cut)):
+            length, rows, pairs = cut[i]
+            yield pack_rows([[(p["src"], p["tgt"])] for p in pairs], rows, length)
+
+
+def evaluation_batches(corpus: EncodedCorpus, data: DataConfig, row_length: int) -> Iterator[Batch]:
+    """Yields every pair once, packed in order of length, with the last batch padded by empty rows."""
+    order = np.argsort([len(s) + len(t) for s, t in corpus], kind="stable")
+    rows = data.batch_tokens // row_length
+    row: list[tuple[np.ndarray, np.ndarray]] = []
+    packed: list[list[tuple[np.ndarray, np.ndarray]]] = []
+    used = [0, 0]
+    for index in order:
+        pair = corpus[int(index)]
+        if row and any(u + len(side) > row_length for u, side in zip(used, pair, strict=True)):
+            packed.append(row)
+            row, used = [], [0, 0]
+        row.append(pair)
+        used = [u + len(side) for u, side in zip(used, pair, strict=True)]
+    packed += [row] if row else []
+    for i in range(0, len(packed), rows):
+        yield pack_rows(packed[i : i + rows], rows, row_length)

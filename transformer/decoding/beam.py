@@ -1,0 +1,113 @@
+"""Beam search (paper, section 6.1): a pure function that knows no model."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from transformer.decoding.scores import NEVER, Hypotheses, StepFn, last_token, length_penalty, next_log_probs
+
+
+class _State(NamedTuple):
+    t: jax.Array  # position that is decoded next
+    alive_BWT: jax.Array  # hypotheses without an end mark
+    log_prob_BW: jax.Array  # their log-probabilities
+    finished: Hypotheses
+    cache: Any
+
+
+def beam_search(
+    step_fn: StepFn,
+    cache: Any,
+    limit_B: jax.Array,
+    *,
+    beam_size: int,
+    max_length: int,
+    alpha: float,
+    n_best: int,
+    bos_id: int,
+    eos_id: int,
+    forbidden: tuple[int, ...] = (),
+) -> Hypotheses:
+    """Finds the likeliest outputs by beam search.
+
+    The search of a row ends when no hypothesis still alive can become one of its `n_best`: with a
+    beam as wide as all continuations it is exhaustive search.
+
+    Args:
+      step_fn: (token_BW, t, cache) -> (logits_BWV of the next token, cache).
+      cache: pytree of arrays [B, W, ...], reordered with the hypotheses.
+      limit_B: longest output of each row, end mark included; an end mark is forced there.
+      beam_size: W, hypotheses kept alive for each row.
+      max_length: T, at least the largest limit.
+      alpha: exponent of the length penalty.
+      n_best: how many outputs must be exact, 1 to W.
+      bos_id: first decoder input.
+      eos_id: end mark.
+      forbidden: ids that are never part of an output.
+
+    Returns:
+      W hypotheses a row, of which the first `n_best` are final.
+    """
+    B, W = limit_B.shape[0], beam_size
+    no_ids_BWT = jnp.zeros((B, W, max_length), jnp.int32)
+    nothing_BW = jnp.full((B, W), NEVER)
+    state = _State(
+        t=jnp.zeros((), jnp.int32),
+        alive_BWT=no_ids_BWT,
+        log_prob_BW=nothing_BW.at[:, 0].set(0.0),
+        finished=Hypotheses(no_ids_BWT, nothing_BW, nothing_BW),
+        cache=cache,
+    )
+
+    def unfinished(state: _State) -> jax.Array:
+        # Log-probabilities only fall, so the best that may come divides today's by the largest penalty.
+        now, last = length_penalty(state.t + 1, alpha), length_penalty(limit_B, alpha)
+        possible_B = state.log_prob_BW.max(axis=1) / jnp.maximum(now, last)
+        open_B = (state.finished.score_BW[:, n_best - 1] < possible_B) & (state.t < limit_B)
+        return jnp.any(open_B)
+
+    def step(state: _State) -> _State:
+        logits_BWV, cache = step_fn(last_token(state.alive_BWT, state.t, bos_id), state.t, state.cache)
+        log_p_BWV = next_log_probs(logits_BWV, state.t, limit_B, eos_id, forbidden)
+        V = log_p_BWV.shape[-1]
+        total_BN = (state.log_prob_BW[:, :, None] + log_p_BWV).reshape(B, W * V)
+        # Of 2 W candidates at most W end, so W that go on are always among them.
+        top_BC, index_BC = jax.lax.top_k(total_BN, min(2 * W, W * V))
+        beam_BC, token_BC = index_BC // V, (index_BC % V).astype(jnp.int32)
+        ids_BCT = _gather(state.alive_BWT, beam_BC).at[:, :, state.t].set(token_BC)
+        ends_BC = token_BC == eos_id
+        finished = _merge(state.finished, ids_BCT, top_BC, ends_BC, length_penalty(state.t + 1, alpha), W)
+        alive_BW, kept_BW = jax.lax.top_k(jnp.where(ends_BC, NEVER, top_BC), W)
+        parent_BW = jnp.take_along_axis(beam_BC, kept_BW, axis=1)
+        return _State(
+            t=state.t + 1,
+            alive_BWT=_gather(ids_BCT, kept_BW),
+            log_prob_BW=jnp.maximum(alive_BW, NEVER),
+            finished=finished,
+            cache=jax.tree.map(lambda x: _gather(x, parent_BW), cache),
+        )
+
+    return jax.lax.while_loop(unfinished, step, state).finished
+
+
+def _gather(x: jax.Array, index_BC: jax.Array) -> jax.Array:
+    """Returns x[b, index[b, c]] for all b, c."""
+    return jax.vmap(lambda row, index: row[index])(x, index_BC)
+
+
+def _merge(
+    old: Hypotheses,
+    ids_BCT: jax.Array,
+    log_prob_BC: jax.Array,
+    ends_BC: jax.Array,
+    penalty: jax.Array,
+    W: int,
+) -> Hypotheses:
+    """Returns the W best of the finished hypotheses and the candidates that end now."""
+    score_BC = jnp.where(ends_BC, log_prob_BC / penalty, NEVER)
+    score_BN = jnp.concatenate([old.score_BW, score_BC], axis=1)
+    score_BW, kept_BW = jax.lax.top_k(score_BN, W)
+    ids_BNT = jnp.concatenate([old.ids_BWT, ids_BCT], axis=1)
+    log_prob_BN = jnp.concatenate([old.log_prob_BW, log_prob_BC], axis=1)
+    return Hypotheses(_gather(ids_BNT, kept_BW), score_BW, _gather(log_prob_BN, kept_BW))

@@ -1,0 +1,99 @@
+"""Greedy decoding and sampling: one hypothesis a sentence, one token at a time."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from transformer.decoding.scores import NEVER, Hypotheses, StepFn, last_token, length_penalty, next_log_probs
+
+
+class _State(NamedTuple):
+    t: jax.Array
+    ids_B1T: jax.Array
+    log_prob_B: jax.Array
+    ended_B: jax.Array
+    length_B: jax.Array
+    cache: Any
+
+
+def restrict(log_p_BV: jax.Array, temperature: float, top_k: int, top_p: float) -> jax.Array:
+    """Returns the logits to sample from: sharpened by temperature, all but the likeliest shut out.
+
+    Args:
+      log_p_BV: log-probabilities.
+      temperature: divides them; below 1 sharpens.
+      top_k: how many stay; 0 keeps all.
+      top_p: the likeliest stay whose probabilities, after temperature, first add up to this.
+    """
+    scaled_BV = jax.nn.log_softmax(log_p_BV / temperature)
+    ordered_BV = jnp.flip(jnp.sort(scaled_BV, axis=-1), axis=-1)
+    if top_k:
+        scaled_BV = jnp.where(scaled_BV < ordered_BV[:, top_k - 1 : top_k], NEVER, scaled_BV)
+    if top_p < 1:
+        ordered_BV = jnp.flip(jnp.sort(jax.nn.log_softmax(scaled_BV), axis=-1), axis=-1)
+        before_BV = jnp.cumsum(jnp.exp(ordered_BV), axis=-1) - jnp.exp(ordered_BV)
+        smallest_B1 = jnp.where(before_BV < top_p, ordered_BV, jnp.inf).min(axis=-1, keepdims=True)
+        scaled_BV = jnp.where(jax.nn.log_softmax(scaled_BV) < smallest_B1, NEVER, scaled_BV)
+    return scaled_BV
+
+
+def sample(
+    step_fn: StepFn,
+    cache: Any,
+    limit_B: jax.Array,
+    key_B: jax.Array | None,
+    *,
+    max_length: int,
+    alpha: float,
+    bos_id: int,
+    eos_id: int,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    forbidden: tuple[int, ...] = (),
+) -> Hypotheses:
+    """Returns one hypothesis a row: the likeliest token at each step, or a random one.
+
+    Args:
+      step_fn, cache, limit_B, max_length, alpha, bos_id, eos_id, forbidden: as in `beam_search`,
+        with W = 1.
+      key_B: a random key for each row, so that its sample does not depend on the others; unused
+        at temperature 0.
+      temperature: 0 takes the likeliest token (greedy).
+      top_k, top_p: see `restrict`.
+    """
+    B = limit_B.shape[0]
+
+    def choose(log_p_BV: jax.Array, t: jax.Array) -> jax.Array:
+        if temperature == 0 or key_B is None:
+            return log_p_BV.argmax(axis=-1)
+        key_now_B = jax.vmap(jax.random.fold_in, (0, None))(key_B, t)
+        return jax.vmap(jax.random.categorical)(key_now_B, restrict(log_p_BV, temperature, top_k, top_p))
+
+    def step(state: _State) -> _State:
+        token_B1 = last_token(state.ids_B1T, state.t, bos_id)
+        logits_B1V, cache = step_fn(token_B1, state.t, state.cache)
+        log_p_BV = next_log_probs(logits_B1V, state.t, limit_B, eos_id, forbidden)[:, 0]
+        token_B = jnp.where(state.ended_B, 0, choose(log_p_BV, state.t)).astype(jnp.int32)
+        gain_B = jnp.take_along_axis(log_p_BV, token_B[:, None], axis=1)[:, 0]
+        return _State(
+            t=state.t + 1,
+            ids_B1T=state.ids_B1T.at[:, 0, state.t].set(token_B),
+            log_prob_B=state.log_prob_B + jnp.where(state.ended_B, 0.0, gain_B),
+            ended_B=state.ended_B | (token_B == eos_id),
+            length_B=state.length_B + ~state.ended_B,
+            cache=cache,
+        )
+
+    state = _State(
+        t=jnp.zeros((), jnp.int32),
+        ids_B1T=jnp.zeros((B, 1, max_length), jnp.int32),
+        log_prob_B=jnp.zeros(B),
+        ended_B=jnp.zeros(B, bool),
+        length_B=jnp.zeros(B, jnp.int32),
+        cache=cache,
+    )
+    state = jax.lax.while_loop(lambda s: ~jnp.all(s.ended_B), step, state)
+    score_B = state.log_prob_B / length_penalty(state.length_B, alpha)
+    return Hypotheses(state.ids_B1T, score_B[:, None], state.log_prob_B[:, None])

@@ -1,0 +1,94 @@
+"""A trained model read back from its run's folder."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
+
+from transformer.config import Config
+from transformer.data.tokenizer import Tokenizer
+from transformer.errors import CheckpointError
+from transformer.io.checkpoint import Checkpoints
+from transformer.io.workdir import Workdir
+from transformer.model.transformer import Transformer
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A model, ready to use.
+
+    Attributes:
+      config: the run's configuration.
+      tokenizer: of both sides.
+      model: the module.
+      params: its parameters on one device (the moving average, if the run has one).
+      step: the checkpoint's step.
+    """
+
+    config: Config
+    tokenizer: Tokenizer
+    model: Transformer
+    params: Any
+    step: int
+
+
+def load_model(path: str | Path, checkpoint: str = "best") -> LoadedModel:
+    """Loads a checkpoint of a run.
+
+    Args:
+      path: the run's folder.
+      checkpoint: "best", "last", or a step.
+
+    Raises:
+      CheckpointError: if there is no such run or checkpoint.
+      DataError: if the tokenizer is damaged.
+    """
+    workdir = Workdir(path)
+    config = workdir.load_config()
+    tokenizer = Tokenizer.load(workdir.tokenizer)
+    model = Transformer(config.model, tokenizer.source_vocab, tokenizer.target_vocab)
+    checkpoints = Checkpoints(workdir.checkpoints)
+    try:
+        step = choose_step(checkpoints, checkpoint, config, workdir.root)
+        params = restore_params(checkpoints, step, model, config)
+    finally:
+        checkpoints.close()
+    return LoadedModel(config, tokenizer, model, params, step)
+
+
+def choose_step(checkpoints: Checkpoints, wanted: str, config: Config, root: Path) -> int:
+    """Returns the step meant by "best", "last" or a number.
+
+    Raises:
+      CheckpointError: if there is none.
+    """
+    steps = checkpoints.steps()
+    if not steps:
+        raise CheckpointError(f"{root}: has no complete checkpoint yet; train it first")
+    if wanted == "last":
+        return steps[-1]
+    if wanted == "best":
+        evaluated = any(checkpoints.metrics(s) for s in steps)
+        return checkpoints.best(config.run.best_metric, 1)[0] if evaluated else steps[-1]
+    if not wanted.isdigit() or int(wanted) not in steps:
+        raise CheckpointError(
+            f"{root}: has no checkpoint '{wanted}'; choose best, last or one of {', '.join(map(str, steps))}"
+        )
+    return int(wanted)
+
+
+def restore_params(checkpoints: Checkpoints, step: int, model: Transformer, config: Config) -> Any:
+    """Returns the parameters of a checkpoint on the first device: the moving average if there is one."""
+    item = "ema" if config.optim.ema_decay else "params"
+    return checkpoints.restore(step, {item: param_shapes(model)})[0][item]
+
+
+def param_shapes(model: Transformer) -> Any:
+    """Returns the shapes and dtypes of a model's parameters, to be placed on the first device."""
+    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *(ids,) * 6)["params"]
+    device = SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)

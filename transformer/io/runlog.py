@@ -1,0 +1,161 @@
+"""What a program and a person see of a run: metrics.jsonl, TensorBoard events and the progress line."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from transformer.io.metrics_file import NAME, MetricsFile, read_metrics
+from transformer.io.progress import Progress, duration
+
+__all__ = ["RunLog", "read_metrics"]
+
+_SHORTEST_WINDOW = 20  # steps that rates are taken over, at least
+
+
+class _Step(NamedTuple):
+    """One optimizer step: seconds of training time at its end, tokens without padding, seconds of waiting."""
+
+    time: float
+    tokens: float
+    data_wait: float
+
+
+class RunLog:
+    """Writes down what happens in a run; exactly one process of a run has one."""
+
+    def __init__(
+        self,
+        workdir: Path,
+        num_steps: int,
+        resume_step: int | None = 0,
+        log_every: int = 50,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Opens the log; what an earlier process wrote about steps that will be done again is taken out.
+
+        Args:
+          workdir: the run's directory; made if missing.
+          num_steps: optimizer steps of the whole run.
+          resume_step: steps that the restored state has done; 0 or None: a fresh run.
+          log_every: steps between lines of metrics.jsonl for the training split.
+          stream: where a person reads; None: standard error.
+          clock: returns seconds that only grow.
+        """
+        from tensorboardX import SummaryWriter  # half a second; commands that only read do without
+
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._num_steps = num_steps
+        self._log_every = log_every
+        self._clock = clock
+        self._progress = Progress(stream, clock)
+        self._start = clock()
+        self._window: deque[_Step] = deque(maxlen=max(log_every, _SHORTEST_WINDOW) + 1)
+        resume_step = resume_step or 0
+        self._file = MetricsFile(workdir, resume_step)
+        for reason, count in self._file.removed.items():
+            self.note(f"{NAME}: removed {count} line{'s' if count > 1 else ''} {reason}")
+        # The suffix keeps a run that is resumed within a second from overwriting the file before.
+        self._tensorboard = SummaryWriter(
+            str(workdir / "tensorboard"),
+            purge_step=resume_step + 1 if resume_step else 0,
+            flush_secs=30,
+            filename_suffix=f".{time.time_ns()}",
+        )
+
+    def note(self, message: str) -> None:
+        """Tells the person at the keyboard something, in a line of its own."""
+        self._progress.note(message)
+
+    def busy(self, what: str) -> AbstractContextManager[None]:
+        """Shows that the program is, for instance, "compiling"; the time does not count as training time."""
+        return self._progress.busy(what)
+
+    def train(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Logs one optimizer step; call it for every step.
+
+        The file and TensorBoard get every `log_every`-th step and the last one, with the values of that very
+        step and `tokens_per_second`: source and target tokens over the training time of the steps in a moving
+        window. The first step after a start has no step before it to measure from, so its rate counts from
+        the start of the log, compilation included.
+
+        Args:
+          step: steps done, this one included.
+          metrics: loss and nll (nats a target token), learning_rate, gradient_norm, source_tokens and
+            target_tokens (without padding), data_wait (seconds waited for the batch); others are welcome.
+        """
+        now = self._clock()
+        tokens = metrics["source_tokens"] + metrics["target_tokens"]
+        self._window.append(_Step(now - self._progress.paused, tokens, metrics["data_wait"]))
+        first, *later = self._window
+        seconds = later[-1].time - first.time if later else now - self._start
+        rate = sum(s.tokens for s in later or [first]) / seconds if seconds > 0 else math.nan
+        last = step == self._num_steps
+        if last or step % self._log_every == 0:
+            self._numbers("train", step, {**metrics, "tokens_per_second": rate})
+        parts = [f"step {step:,}/{self._num_steps:,}"]
+        if later:
+            parts.append(f"{duration(seconds / len(later) * (self._num_steps - step))} left")
+        parts.append(f"loss {metrics['loss']:.3f}  ppl {_perplexity(metrics['nll']):.4g}")
+        parts.append(f"{rate:,.0f} tokens/s")
+        if later:
+            waited = sum(s.data_wait for s in later) / seconds if seconds > 0 else math.nan
+            parts.append(f"data wait {waited:.0%}")
+        parts.append(f"lr {metrics['learning_rate']:.2e}  grad norm {metrics['gradient_norm']:.3g}")
+        self._progress.show("  ".join(parts), last=last)
+
+    def scores(self, split: str, step: int, metrics: Mapping[str, float | int | str]) -> None:
+        """Logs an evaluation everywhere; text, such as a signature, goes to the file only.
+
+        Args:
+          split: "dev" or the name of a test set.
+          step: steps done by the evaluated weights.
+          metrics: name -> value.
+        """
+        self._numbers(split, step, metrics)
+        self._tensorboard.flush()
+        numbers = [
+            f"{key} {value:,d}" if isinstance(value, int) else f"{key} {value:.4g}"
+            for key, value in metrics.items()
+            if not isinstance(value, str)
+        ]
+        self.note(f"{split} at step {step:,}: {'  '.join(numbers)}")
+
+    def record(self, split: str, step: int, values: Mapping[str, Any]) -> None:
+        """Writes a line to metrics.jsonl only, in place of an older one of this split and step.
+
+        Args:
+          split: what the values are about: "data", for example.
+          step: steps done.
+          values: numbers, text, lists and mappings of them.
+
+        Raises:
+          ValueError: if `values` has a key "split" or "step", or something that is no JSON.
+        """
+        self._file.record(split, step, values)
+
+    def close(self) -> None:
+        """Writes out everything and leaves the last progress line on the screen."""
+        self._tensorboard.close()
+        self._progress.close()
+
+    def _numbers(self, split: str, step: int, values: Mapping[str, Any]) -> None:
+        """Writes a line to the file, and its numbers to TensorBoard as split/key."""
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        self.record(split, step, values)
+        numbers = {f"{split}/{key}": float(v) for key, v in values.items() if not isinstance(v, str)}
+        # Not add_scalar: it prints a warning for NaN, through the live line, and queues an event a number.
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=v) for tag, v in numbers.items()])
+        self._tensorboard.file_writer.add_summary(summary, step)
+
+
+def _perplexity(nll: float) -> float:
+    try:
+        return math.exp(nll)
+    except OverflowError:
+        return math.inf

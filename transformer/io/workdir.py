@@ -1,0 +1,77 @@
+"""The folder of a run: which file is where, and whether it belongs to a configuration.
+
+config.json       the resolved configuration
+corpus.json       size and digest of every data file
+tokenizer/        SentencePiece models and their digests
+checkpoints/N/    state after step N
+data/             encoded pairs (can be made again)
+metrics.jsonl, tensorboard/, *.png
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformer.config import CHANGEABLE, Config, flat, from_config_dict, to_dict
+from transformer.errors import CheckpointError, UserError
+
+
+class Workdir:
+    """Paths of a run, and its configuration on disk."""
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+        self.config_file = self.root / "config.json"
+        self.corpus_file = self.root / "corpus.json"
+        self.tokenizer = self.root / "tokenizer"
+        self.checkpoints = self.root / "checkpoints"
+        self.data = self.root / "data"
+
+    def load_config(self) -> Config:
+        """Returns the configuration that the run was started with.
+
+        Raises:
+          CheckpointError: if there is none or it cannot be read.
+        """
+        try:
+            return from_config_dict(json.loads(self.config_file.read_text()))
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"{self.root}: not a run: it has no config.json; give the --workdir of a training run"
+            ) from None
+        except (OSError, ValueError, UserError) as error:
+            raise CheckpointError(f"{self.config_file}: cannot be read: {error}") from None
+
+    def save_config(self, config: Config) -> None:
+        """Writes the resolved configuration."""
+        write_json(self.config_file, to_dict(config))
+
+    def check_config(self, config: Config) -> list[str]:
+        """Compares with the configuration that the run was started with.
+
+        Returns:
+          One line for each key that changed and may change; empty for a new run.
+
+        Raises:
+          CheckpointError: naming every key that changed and may not.
+        """
+        if not self.config_file.exists():
+            return []
+        old, new = flat(self.load_config()), flat(config)
+        changed = [k for k in new if old[k] != new[k]]
+        refused = [k for k in changed if k not in CHANGEABLE]
+        if refused:
+            listed = ", ".join(f"{k} (was {old[k]!r}, now {new[k]!r})" for k in refused)
+            raise CheckpointError(
+                f"{self.root}: holds a run of another configuration: {listed}; "
+                "give the old values, or another --workdir"
+            )
+        return [f"{k}: {old[k]!r} -> {new[k]!r}" for k in changed]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON to `path`, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

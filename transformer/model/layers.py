@@ -1,0 +1,169 @@
+"""Sub-layers, and the encoder and decoder layers made of them (paper, figure 1)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from transformer.axes import shard
+from transformer.config import ModelConfig
+from transformer.model.attention import MultiHeadAttention, Projection
+from transformer.model.dropout import Dropout
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "swish": jax.nn.swish,
+}
+
+
+class KeysValues(NamedTuple):
+    """Keys and values of one attention: [B, S, H, K], or [B, W, T, H, K] in a decoder's cache."""
+
+    key: jax.Array
+    value: jax.Array
+
+
+class FeedForward(nn.Module):
+    """FFN(x) = activation(x W_1 + b_1) W_2 + b_2 (equation 2)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTD: jax.Array, deterministic: bool = True) -> jax.Array:
+        c = self.config
+        h_BTF = ACTIVATIONS[c.activation](Projection("D->F", (c.d_ff,), True, c, name="wi")(x_BTD))
+        h_BTF = Dropout(c.activation_dropout_rate)(h_BTF, deterministic)
+        return Projection("F->D", (c.d_model,), True, c, name="wo")(h_BTF)
+
+
+def layer_norm(config: ModelConfig) -> nn.LayerNorm:
+    """Returns a LayerNorm over D; its statistics are computed in float32."""
+    return nn.LayerNorm(
+        epsilon=config.norm_epsilon, dtype=jnp.dtype(config.dtype), param_dtype=jnp.dtype(config.param_dtype)
+    )
+
+
+class Layer(nn.Module):
+    """What both kinds of layer share: the residual connection around a sub-layer."""
+
+    config: ModelConfig
+
+    def residual(
+        self,
+        x_BTD: jax.Array,
+        norm: nn.LayerNorm,
+        sublayer: Callable[[jax.Array], jax.Array],
+        deterministic: bool,
+    ) -> jax.Array:
+        """Returns LayerNorm(x + Dropout(Sublayer(x))) (3.1, 5.4), or x + Dropout(Sublayer(LayerNorm(x)))."""
+        if self.config.norm == "pre":
+            x_BTD = x_BTD + self.dropout(sublayer(norm(x_BTD)), deterministic)
+        else:
+            x_BTD = norm(x_BTD + self.dropout(sublayer(x_BTD), deterministic))
+        return shard(x_BTD, "BTD")
+
+
+class EncoderLayer(Layer):
+    """Self-attention, then the feed-forward network."""
+
+    def setup(self) -> None:
+        self.self_attention = MultiHeadAttention(self.config)
+        self.self_attention_norm = layer_norm(self.config)
+        self.feed_forward = FeedForward(self.config)
+        self.feed_forward_norm = layer_norm(self.config)
+        self.dropout = Dropout(self.config.dropout_rate)
+
+    def __call__(self, x_BSD: jax.Array, mask_B1SS: jax.Array, deterministic: bool = True) -> jax.Array:
+        def attend(y: jax.Array) -> jax.Array:
+            return self.self_attention(y, y, mask_B1SS, deterministic=deterministic)
+
+        x_BSD = self.residual(x_BSD, self.self_attention_norm, attend, deterministic)
+        return self.residual(
+            x_BSD, self.feed_forward_norm, lambda y: self.feed_forward(y, deterministic), deterministic
+        )
+
+
+class DecoderLayer(Layer):
+    """Masked self-attention, encoder-decoder attention, then the feed-forward network."""
+
+    def setup(self) -> None:
+        self.self_attention = MultiHeadAttention(self.config)
+        self.self_attention_norm = layer_norm(self.config)
+        self.cross_attention = MultiHeadAttention(self.config)
+        self.cross_attention_norm = layer_norm(self.config)
+        self.feed_forward = FeedForward(self.config)
+        self.feed_forward_norm = layer_norm(self.config)
+        self.dropout = Dropout(self.config.dropout_rate)
+
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        encoded_BSD: jax.Array,
+        mask_B1TT: jax.Array,
+        cross_mask_B1TS: jax.Array,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        def attend(y: jax.Array) -> jax.Array:
+            return self.self_attention(y, y, mask_B1TT, deterministic=deterministic)
+
+        x_BTD = self.residual(x_BTD, self.self_attention_norm, attend, deterministic)
+        return self._read_source(x_BTD, self.source_keys(encoded_BSD), cross_mask_B1TS, deterministic)
+
+    def source_keys(self, encoded_BSD: jax.Array) -> KeysValues:
+        """Returns the keys and values that encoder-decoder attention reads, once per sentence."""
+        return KeysValues(*self.cross_attention.keys_values(encoded_BSD))
+
+    def step(
+        self,
+        x_BWD: jax.Array,
+        t: jax.Array,
+        cache: KeysValues,
+        source: KeysValues,
+        cross_mask_B1TS: jax.Array,
+    ) -> tuple[jax.Array, KeysValues]:
+        """Runs position `t` alone, reading earlier positions from `cache`.
+
+        Args:
+          x_BWD: one position of each of W hypotheses a sentence.
+          t: scalar int32, the position.
+          cache: own keys and values so far, [B, W, T, H, K].
+          source: what `source_keys` returned, [B, S, H, K]; shared by the hypotheses.
+          cross_mask_B1TS: which source positions are real (T broadcasts).
+
+        Returns:
+          (x_BWD, the cache with position `t` written).
+        """
+        B, W, T, H, K = cache.key.shape
+        seen_111T = (jnp.arange(T) <= t)[None, None, None, :]
+        written = cache
+
+        def attend(y_BWD: jax.Array) -> jax.Array:
+            nonlocal written
+            new = self.self_attention.keys_values(y_BWD)
+            written = KeysValues(
+                *(
+                    jax.lax.dynamic_update_slice_in_dim(old, x[:, :, None], t, axis=2)
+                    for old, x in zip(cache, new, strict=True)
+                )
+            )
+            flat = [x.reshape(B * W, T, H, K) for x in written]
+            return self.self_attention.attend(y_BWD.reshape(B * W, 1, -1), *flat, seen_111T).reshape(
+                y_BWD.shape
+            )
+
+        x_BWD = self.residual(x_BWD, self.self_attention_norm, attend, True)
+        return self._read_source(x_BWD, source, cross_mask_B1TS, True), written
+
+    def _read_source(
+        self, x_BTD: jax.Array, source: KeysValues, cross_mask_B1TS: jax.Array, deterministic: bool
+    ) -> jax.Array:
+        def attend(y: jax.Array) -> jax.Array:
+            return self.cross_attention.attend(y, *source, cross_mask_B1TS, deterministic=deterministic)
+
+        x_BTD = self.residual(x_BTD, self.cross_attention_norm, attend, deterministic)
+        return self.residual(
+            x_BTD, self.feed_forward_norm, lambda y: self.feed_forward(y, deterministic), deterministic
+        )

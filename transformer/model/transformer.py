@@ -1,0 +1,245 @@
+"""The encoder-decoder Transformer (paper, section 3)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from transformer.axes import shard
+from transformer.config import ModelConfig
+from transformer.model import masks, positions
+from transformer.model.dropout import Dropout
+from transformer.model.layers import DecoderLayer, EncoderLayer, KeysValues, layer_norm
+
+
+class Embedding(nn.Module):
+    """A table V x D; looks ids up, and serves as output projection."""
+
+    vocab_size: int
+    config: ModelConfig
+
+    def setup(self) -> None:
+        d_model = self.config.d_model
+        self.embedding = self.param(
+            "embedding",
+            nn.initializers.normal(d_model**-0.5),
+            (self.vocab_size, d_model),
+            jnp.dtype(self.config.param_dtype),
+        )
+
+    def __call__(self, ids_BT: jax.Array) -> jax.Array:
+        # Gathering from a table sharded on both axes makes XLA replicate it the slow way: say so first.
+        table_VD = shard(self.embedding.astype(self.config.dtype), "__")
+        return shard(table_VD[ids_BT], "BTD")
+
+    def logits(self, y_BTD: jax.Array) -> jax.Array:
+        return jnp.einsum("BTD,VD->BTV", y_BTD, self.embedding.astype(self.config.dtype))
+
+
+class Stack(nn.Module):
+    """What encoder and decoder share: input signal, layers, and the final norm of pre-norm models."""
+
+    config: ModelConfig
+    layer_type: type[nn.Module]
+    num_layers: int
+
+    def setup(self) -> None:
+        c = self.config
+        layer = self.layer_type
+        if c.remat:
+            # The last argument, `deterministic`, is a Python bool. Without CSE prevention XLA may
+            # merge the recomputation away; inside a scan it cannot, and the barrier only costs.
+            last = {EncoderLayer: 3, DecoderLayer: 5}[layer]
+            layer = nn.remat(layer, static_argnums=(last,), prevent_cse=not c.scan_layers)
+        if c.scan_layers:
+            self.layers = layer(c)
+        else:
+            self.layer = [layer(c) for _ in range(self.num_layers)]
+        if c.norm == "pre":
+            self.final_norm = layer_norm(c)
+        if c.positions == "learned":
+            self.positions = self.param(
+                "positions",
+                nn.initializers.normal(c.d_model**-0.5),
+                (c.max_length, c.d_model),
+                jnp.dtype(c.param_dtype),
+            )
+        self.dropout = Dropout(c.dropout_rate)
+
+    def signal(self, embedded_BTD: jax.Array, pos_BT: jax.Array, deterministic: bool = True) -> jax.Array:
+        """Returns Dropout(embedding * sqrt(d_model) + position signal) (3.4, 3.5, 5.4)."""
+        c = self.config
+        if c.positions == "learned":
+            signal = self.positions[pos_BT]
+        else:
+            signal = positions.FIXED[c.positions](pos_BT, c.d_model)
+        x_BTD = embedded_BTD * c.d_model**0.5 + signal.astype(c.dtype)
+        return shard(self.dropout(x_BTD, deterministic), "BTD")
+
+    def finish(self, x_BTD: jax.Array) -> jax.Array:
+        """Returns the stack's output: normed once more where the layers' outputs are not."""
+        return self.final_norm(x_BTD) if self.config.norm == "pre" else x_BTD
+
+    def run(self, x_BTD: jax.Array, deterministic: bool, *context: jax.Array) -> jax.Array:
+        """Returns `x_BTD` after all layers and the final norm."""
+        if not self.config.scan_layers:
+            for layer in self.layer:
+                x_BTD = layer(x_BTD, *context, deterministic)
+            return self.finish(x_BTD)
+
+        def body(layer: nn.Module, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+            return layer(x, *context, deterministic), None  # type: ignore[operator]
+
+        scan = nn.scan(
+            body,
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=self.num_layers,
+        )
+        return self.finish(scan(self.layers, x_BTD, None)[0])
+
+
+class Transformer(nn.Module):
+    """Encoder, decoder and embeddings.
+
+    Inputs are int32 arrays: ids (`src_BS`, `tgt_in_BT`), segment numbers (0 is padding; several
+    sentences may share a row) and positions within each sentence. `tgt_in_BT` is the target
+    shifted right, `masks.shift_right`.
+
+    Attributes:
+      config: sizes and choices.
+      source_vocab: number of source pieces.
+      target_vocab: number of target pieces; the same when all embeddings are tied.
+    """
+
+    config: ModelConfig
+    source_vocab: int
+    target_vocab: int
+
+    def setup(self) -> None:
+        c = self.config
+        if c.tied_embeddings == "all":
+            if self.source_vocab != self.target_vocab:
+                raise ValueError("tied_embeddings='all' needs equal vocabularies")
+            self.shared = Embedding(self.target_vocab, c)
+        else:
+            self.source = Embedding(self.source_vocab, c)
+            self.target = Embedding(self.target_vocab, c)
+        if c.tied_embeddings == "none":
+            self.output = Embedding(self.target_vocab, c)
+        self.encoder = Stack(c, EncoderLayer, c.num_encoder_layers)
+        self.decoder = Stack(c, DecoderLayer, c.num_decoder_layers)
+
+    def __call__(
+        self,
+        src_BS: jax.Array,
+        src_seg_BS: jax.Array,
+        src_pos_BS: jax.Array,
+        tgt_in_BT: jax.Array,
+        tgt_seg_BT: jax.Array,
+        tgt_pos_BT: jax.Array,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Returns y_BTD, the decoder's output before the output projection."""
+        encoded_BSD = self.encode(src_BS, src_seg_BS, src_pos_BS, deterministic)
+        y_BTD = self.decode(tgt_in_BT, tgt_seg_BT, tgt_pos_BT, encoded_BSD, src_seg_BS, deterministic)
+        if self.is_initializing():
+            self.logits(y_BTD)  # an untied output projection is made when it is first used
+        return y_BTD
+
+    def encode(
+        self, src_BS: jax.Array, seg_BS: jax.Array, pos_BS: jax.Array, deterministic: bool = True
+    ) -> jax.Array:
+        """Returns encoded_BSD."""
+        embed = self.shared if self.config.tied_embeddings == "all" else self.source
+        x_BSD = self.encoder.signal(embed(src_BS), pos_BS, deterministic)
+        return self.encoder.run(x_BSD, deterministic, masks.segment_mask(seg_BS, seg_BS))
+
+    def decode(
+        self,
+        tgt_in_BT: jax.Array,
+        seg_BT: jax.Array,
+        pos_BT: jax.Array,
+        encoded_BSD: jax.Array,
+        src_seg_BS: jax.Array,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Returns y_BTD of all target positions at once (teacher forcing)."""
+        x_BTD = self.decoder.signal(self._embed_target(tgt_in_BT), pos_BT, deterministic)
+        return self.decoder.run(
+            x_BTD,
+            deterministic,
+            encoded_BSD,
+            masks.decoder_mask(seg_BT),
+            masks.segment_mask(seg_BT, src_seg_BS),
+        )
+
+    def source_keys(self, encoded_BSD: jax.Array) -> tuple[KeysValues, ...]:
+        """Returns each decoder layer's encoder-decoder keys and values, computed once per sentence."""
+        return tuple(layer.source_keys(encoded_BSD) for layer in self.decoder.layer)
+
+    def decode_step(
+        self,
+        token_BW: jax.Array,
+        t: jax.Array,
+        cache: tuple[KeysValues, ...],
+        source: tuple[KeysValues, ...],
+        src_seg_BS: jax.Array,
+    ) -> tuple[jax.Array, tuple[KeysValues, ...]]:
+        """Runs one target position of W hypotheses a sentence. Needs unscanned layers.
+
+        Args:
+          token_BW: int32 ids at position `t` of the decoder input.
+          t: scalar int32.
+          cache: from `empty_cache` or the previous step.
+          source: from `source_keys`.
+          src_seg_BS: segment numbers of the source, above 0 where real.
+
+        Returns:
+          (logits_BWV of the next token, the cache with position `t` written).
+        """
+        x_BWD = self.decoder.signal(self._embed_target(token_BW), jnp.full_like(token_BW, t))
+        mask_B11S = (src_seg_BS > 0)[:, None, None, :]
+        written = []
+        for layer, own, read in zip(self.decoder.layer, cache, source, strict=True):
+            x_BWD, own = layer.step(x_BWD, t, own, read, mask_B11S)
+            written.append(own)
+        return self.logits(self.decoder.finish(x_BWD)), tuple(written)
+
+    def logits(self, y_BTD: jax.Array) -> jax.Array:
+        """Returns logits_BTV."""
+        name = {"all": "shared", "target": "target", "none": "output"}[self.config.tied_embeddings]
+        return getattr(self, name).logits(y_BTD)
+
+    def _embed_target(self, ids_BT: jax.Array) -> jax.Array:
+        return (self.shared if self.config.tied_embeddings == "all" else self.target)(ids_BT)
+
+
+def empty_cache(config: ModelConfig, batch: int, width: int, length: int) -> tuple[KeysValues, ...]:
+    """Returns zeroed decoder keys and values, [B, W, T, H, K] for each layer."""
+    shape = (batch, width, length, config.num_heads, config.d_model // config.num_heads)
+    zeros = jnp.zeros(shape, config.dtype)
+    return tuple(KeysValues(zeros, zeros) for _ in range(config.num_decoder_layers))
+
+
+def output_embedding(params: Any, config: ModelConfig) -> jax.Array:
+    """Returns embedding_VD of the output projection, for a loss that never holds all logits."""
+    name = {"all": "shared", "target": "target", "none": "output"}[config.tied_embeddings]
+    return params[name]["embedding"]
+
+
+def unstack_layers(params: Any) -> Any:
+    """Returns parameters of scanned layers ("layers", leading axis L) as "layer_0", "layer_1", ...
+
+    Parameters of unscanned layers are returned as they are. Decoding always runs unscanned.
+    """
+    result = dict(params)
+    for stack in ("encoder", "decoder"):
+        if "layers" in params[stack]:
+            rest = {k: v for k, v in params[stack].items() if k != "layers"}
+            stacked = params[stack]["layers"]
+            for i in range(jax.tree.leaves(stacked)[0].shape[0]):
+                rest[f"layer_{i}"] = jax.tree.map(lambda x, i=i: x[i], stacked)
+            result[stack] = rest
+    return result

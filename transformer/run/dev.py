@@ -1,0 +1,48 @@
+"""The dev set during training: likelihood of the references, and scores of real translations."""
+
+import math
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from transformer.config import Config
+from transformer.data.batch import pad_rows
+from transformer.data.pipeline import evaluation_batches
+from transformer.inference.translator import Translator
+from transformer.io.devices import row_shards, to_devices
+from transformer.metrics.scores import score
+from transformer.model.transformer import Transformer
+from transformer.run.prepare import PreparedData
+
+
+def evaluate_dev(
+    params: Any, eval_step: Any, model: Transformer, data: PreparedData, config: Config, mesh: Mesh
+) -> dict[str, float]:
+    """Returns the dev scores of `params`; empty if there is no dev set.
+
+    `nll` (nats per target token, without smoothing), `perplexity`, `accuracy` (percent of target
+    tokens that were the likeliest), and from beam search on the first `run.eval_lines` lines
+    `bleu`, `chrf`, `exact_match` (percent).
+    """
+    scores: dict[str, float] = {}
+    sums = {"nll": 0.0, "correct": 0.0, "target_tokens": 0.0}
+    row_length = config.data.row_length or config.model.max_length
+    for corpus in data.dev:
+        for batch in evaluation_batches(corpus, config.data, row_length):
+            found = eval_step(params, to_devices(pad_rows(batch, row_shards(mesh)), mesh))
+            sums = {name: sums[name] + float(found[name]) for name in sums}
+    if sums["target_tokens"]:
+        nll = sums["nll"] / sums["target_tokens"]
+        scores["nll"] = nll
+        scores["perplexity"] = math.exp(min(nll, 700))
+        scores["accuracy"] = 100 * sums["correct"] / sums["target_tokens"]
+    if data.dev_pairs:
+        translator = Translator(
+            model, params, data.tokenizer, config.decode, mesh if jax.device_count() > 1 else None
+        )
+        outputs = translator.translate([source for source, _ in data.dev_pairs])
+        references = [[target for _, target in data.dev_pairs]]
+        found = score(outputs, references, tokenize=config.run.bleu_tokenize)
+        scores |= {"bleu": found.bleu, "chrf": found.chrf, "exact_match": found.exact_match}
+    return scores

@@ -1,0 +1,126 @@
+"""From the configuration's data to encoded pairs and a tokenizer in the workdir."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from transformer.config import Config
+from transformer.data.corpus import Corpus, Split, check_unchanged, open_corpora
+from transformer.data.encoded import Counts, EncodedCorpus, encode_corpus, left_out
+from transformer.data.tokenizer import Tokenizer, train_tokenizer
+from transformer.errors import DataError
+from transformer.io.workdir import Workdir, write_json
+
+Note = Callable[[str], None]
+
+
+class PreparedData(NamedTuple):
+    """Everything that training reads.
+
+    Attributes:
+      tokenizer: of both sides.
+      train: encoded training pairs, one for each corpus.
+      weights: their shares, or None to take each as often as it is long.
+      dev: encoded dev pairs.
+      dev_pairs: the same as text, first `run.eval_lines` only, none left out for its length.
+      counts: by "split corpus" what was read, kept and left out by cause.
+    """
+
+    tokenizer: Tokenizer
+    train: list[EncodedCorpus]
+    weights: list[float] | None
+    dev: list[EncodedCorpus]
+    dev_pairs: list[tuple[str, str]]
+    counts: dict[str, Counts]
+
+
+def prepare_data(config: Config, workdir: Workdir, note: Note) -> PreparedData:
+    """Opens, checks, encodes and counts the training and dev data; trains the tokenizer if there is none.
+
+    Raises:
+      DataError: if a file is missing, damaged or changed since the run began, if the tokenizer is
+        damaged or of another size, or if no pair is left to train on.
+    """
+    train = open_corpora(config.data, "train", workdir.data)
+    dev = open_corpora(config.data, "dev", workdir.data)
+    _check_files(workdir, train, dev)
+    tokenizer = _tokenizer(config, workdir, train, note)
+    counts: dict[str, Counts] = {}
+
+    def encode(split: Split, corpora: Sequence[Corpus]) -> list[EncodedCorpus]:
+        encoded = []
+        for i, corpus in enumerate(corpora):
+            part = encode_corpus(corpus, tokenizer, config, workdir.data / f"{split}-{i}")
+            counts[f"{split} {corpus.name}"] = part.counts
+            note(describe(split, corpus.name, part.counts))
+            encoded.append(part)
+        return encoded
+
+    encoded_train, encoded_dev = encode("train", train), encode("dev", dev)
+    if not sum(map(len, encoded_train)):
+        names = ", ".join(c.name for c in train)
+        causes = "; ".join(left_out(c.counts) for c in encoded_train)
+        raise DataError(f"{names}: no usable line to train on (left out: {causes})")
+    weights = [c.weight for c in train if c.weight is not None]
+    return PreparedData(
+        tokenizer, encoded_train, weights or None, encoded_dev, dev_lines(dev, config.run.eval_lines), counts
+    )
+
+
+def describe(split: str, name: str, counts: Counts) -> str:
+    """Returns one line about a corpus: what was kept, how long it is, what was left out and why."""
+    return (
+        f"{split} {name}: {counts['kept']:,} of {counts['lines']:,} pairs, "
+        f"{counts['source_tokens']:,} + {counts['target_tokens']:,} tokens "
+        f"({counts['unknown_tokens']:,} unknown); left out: {left_out(counts)}"
+    )
+
+
+def dev_lines(corpora: Sequence[Corpus], limit: int) -> list[tuple[str, str]]:
+    """Returns the first `limit` pairs as text; all for -1."""
+    pairs: list[tuple[str, str]] = []
+    for corpus in corpora:
+        for pair in corpus:
+            if 0 <= limit <= len(pairs):
+                return pairs
+            if pair is not None:
+                pairs.append(pair)
+    return pairs
+
+
+def _check_files(workdir: Workdir, train: Sequence[Corpus], dev: Sequence[Corpus]) -> None:
+    facts = [dataclasses.asdict(fact) for corpus in (*train, *dev) for fact in corpus.files]
+    if workdir.config_file.exists() and workdir.corpus_file.exists():
+        check_unchanged(json.loads(workdir.corpus_file.read_text(encoding="utf-8")), facts)
+    else:
+        write_json(workdir.corpus_file, facts)
+
+
+def _tokenizer(config: Config, workdir: Workdir, corpora: Sequence[Corpus], note: Note) -> Tokenizer:
+    if Tokenizer.exists(workdir.tokenizer):
+        tokenizer = Tokenizer.load(workdir.tokenizer)
+        for side, size in (("source", tokenizer.source_vocab), ("target", tokenizer.target_vocab)):
+            if size != config.tokenizer.vocab_size:
+                raise DataError(
+                    f"{workdir.tokenizer}: its {side} model has {size} pieces, "
+                    f"config.tokenizer.vocab_size is {config.tokenizer.vocab_size}; make them equal, "
+                    "or remove the folder to train a new one"
+                )
+        return tokenizer
+    total = sum(map(len, corpora))
+    every = -(-total // config.tokenizer.max_training_lines)
+    note(f"tokenizer: training {config.tokenizer.model_type} on {-(-total // every) if every else 0:,} pairs")
+    pairs = [pair for pair in _every_nth(corpora, max(every, 1)) if pair is not None]
+    sources, targets = [s for s, _ in pairs], [t for _, t in pairs]
+    if not any(map(str.strip, sources + targets)):
+        names = ", ".join(corpus.name for corpus in corpora)
+        raise DataError(f"{names}: no usable line to train on; every line is empty or not UTF-8")
+    tokenizer = train_tokenizer(sources, targets, config.tokenizer)
+    tokenizer.save(workdir.tokenizer)
+    return tokenizer
+
+
+def _every_nth(corpora: Sequence[Corpus], n: int) -> Iterator[tuple[str, str] | None]:
+    for corpus in corpora:
+        yield from (pair for i, pair in enumerate(corpus) if i % n == 0)

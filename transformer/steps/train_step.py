@@ -1,0 +1,144 @@
+"""One optimizer step and one evaluation step: pure functions, jitted in one place."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from transformer.axes import shard, spec
+from transformer.config import Config
+from transformer.data.batch import Batch
+from transformer.data.tokenizer import BOS_ID
+from transformer.model.masks import shift_right
+from transformer.model.transformer import Transformer, output_embedding
+from transformer.steps.state import TrainState, state_shardings
+from transformer.training.loss import smoothed_loss, token_log_probs
+from transformer.training.schedule import learning_rate
+
+Metrics = dict[str, jax.Array]
+
+
+def _forward(model: Transformer, params: Any, batch: Batch, **mode: Any) -> jax.Array:
+    tgt_in_BT = shift_right(batch.tgt_BT, batch.tgt_pos_BT, BOS_ID)
+    inputs = (*batch[:3], tgt_in_BT, *batch[4:])
+    return model.apply({"params": params}, *inputs, **mode)
+
+
+def _loss(
+    params: Any, batch: Batch, key: jax.Array, count: jax.Array, model: Transformer, config: Config
+) -> tuple[jax.Array, jax.Array]:
+    """Returns this part's share of the batch's mean (smoothed loss, nll): sums over the global `count`."""
+    y_BTD = _forward(model, params, batch, deterministic=False, rngs={"dropout": key})
+    loss, nll = smoothed_loss(
+        y_BTD,
+        output_embedding(params, model.config),
+        batch.tgt_BT,
+        batch.tgt_seg_BT > 0,
+        config.optim.label_smoothing,
+        config.optim.loss_chunk,
+    )
+    return loss / count, nll / count
+
+
+def gradients(
+    params: Any, batch: Batch, key: jax.Array, model: Transformer, config: Config
+) -> tuple[Metrics, Any]:
+    """Returns (mean losses over the real target tokens of the global batch, their gradients).
+
+    With `accumulation_steps` the rows are taken in that many parts, one after the other; the mean
+    is over all of them alike, so the result does not depend on the number of parts.
+    """
+    count = jnp.maximum(jnp.sum(batch.tgt_seg_BT > 0), 1)
+    value_and_grad = jax.value_and_grad(partial(_loss, model=model, config=config), has_aux=True)
+    parts = config.optim.accumulation_steps
+    if parts == 1:
+        (loss, nll), grads = value_and_grad(params, batch, key, count)
+        return {"loss": loss, "nll": nll}, grads
+
+    def body(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        rows, index = part
+        result = value_and_grad(
+            params, Batch(*(shard(x, "BT") for x in rows)), jax.random.fold_in(key, index), count
+        )
+        return jax.tree.map(jnp.add, total, result), None
+
+    # Part p takes rows p, p + parts, ...: every device keeps its own rows.
+    split = Batch(*(x.reshape(-1, parts, x.shape[-1]).swapaxes(0, 1) for x in batch))
+    zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, params))
+    ((loss, nll), grads), _ = jax.lax.scan(body, zero, (split, jnp.arange(parts)))
+    return {"loss": loss, "nll": nll}, grads
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    model: Transformer,
+    tx: optax.GradientTransformation,
+    config: Config,
+) -> tuple[TrainState, Metrics]:
+    """Returns (the next state, metrics) of one optimizer step.
+
+    Args:
+      state: the current state.
+      batch: the global batch.
+      key: dropout key of the run; the step's own key is derived from it and `state.step`.
+      model: the model; `tx` and `config` are its optimizer and run.
+
+    Returns:
+      Metrics: `loss` and `nll` in nats per target token, `learning_rate`, `gradient_norm` before clipping,
+      `source_tokens` and `target_tokens` (real ones).
+    """
+    metrics, grads = gradients(state.params, batch, jax.random.fold_in(key, state.step), model, config)
+    rate = learning_rate(config.model, config.optim, config.run.num_steps)
+    metrics["learning_rate"] = rate(state.step)
+    metrics["gradient_norm"] = optax.global_norm(grads)
+    metrics["source_tokens"] = jnp.sum(batch.src_seg_BS > 0)
+    metrics["target_tokens"] = jnp.sum(batch.tgt_seg_BT > 0)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema is not None:
+        decay = config.optim.ema_decay
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
+    return TrainState(state.step + 1, params, opt_state, ema), metrics
+
+
+def eval_step(params: Any, batch: Batch, model: Transformer, config: Config) -> Metrics:
+    """Returns sums over the real target tokens: `nll`, `correct`, `target_tokens`."""
+    y_BTD = _forward(model, params, batch)
+    log_prob_BT, correct_BT = token_log_probs(
+        y_BTD, output_embedding(params, model.config), batch.tgt_BT, config.optim.loss_chunk
+    )
+    real_BT = batch.tgt_seg_BT > 0
+    return {
+        "nll": -jnp.sum(log_prob_BT * real_BT),
+        "correct": jnp.sum(correct_BT & real_BT),
+        "target_tokens": jnp.sum(real_BT),
+    }
+
+
+def jit_steps(
+    model: Transformer, tx: optax.GradientTransformation, config: Config, mesh: Mesh, state: TrainState
+) -> tuple[Callable[..., tuple[TrainState, Metrics]], Callable[..., Metrics]]:
+    """Returns the compiled (train_step(state, batch, key), eval_step(params, batch)) on `mesh`.
+
+    The state passed to train_step is donated.
+    """
+    rows = NamedSharding(mesh, spec("BT"))
+    batch_shardings = Batch(*(rows,) * 6)
+    shardings = state_shardings(state, mesh)
+    train = jax.jit(
+        partial(train_step, model=model, tx=tx, config=config),
+        in_shardings=(shardings, batch_shardings, None),
+        out_shardings=(shardings, None),
+        donate_argnums=0,
+    )
+    evaluate = jax.jit(
+        partial(eval_step, model=model, config=config), in_shardings=(shardings.params, batch_shardings)
+    )
+    return train, evaluate
