@@ -13,32 +13,24 @@ from typing import Any, Literal
 
 from ml_collections import ConfigDict, config_dict
 
+from transformer.coercion import coerce
 from transformer.errors import ConfigError, did_you_mean
+from transformer.validation import find_faults
 
 Dtype = Literal["float32", "bfloat16"]
 
-# Paper, table 3: rows "base" and "big"; `small` and `tiny` are for one machine.
+# Paper, table 3. "base" is the defaults of ModelConfig; the others say what differs.
 PRESETS: Mapping[str, Mapping[str, int | float]] = types.MappingProxyType(
     {
         "tiny": dict(
             d_model=128, d_ff=256, num_heads=4, num_encoder_layers=4, num_decoder_layers=4, dropout_rate=0.3
         ),
-        "small": dict(
-            d_model=256, d_ff=1024, num_heads=4, num_encoder_layers=3, num_decoder_layers=3, dropout_rate=0.1
-        ),
-        "base": dict(
-            d_model=512, d_ff=2048, num_heads=8, num_encoder_layers=6, num_decoder_layers=6, dropout_rate=0.1
-        ),
-        "big": dict(
-            d_model=1024,
-            d_ff=4096,
-            num_heads=16,
-            num_encoder_layers=6,
-            num_decoder_layers=6,
-            dropout_rate=0.3,
-        ),
+        "small": dict(d_model=256, d_ff=1024, num_heads=4, num_encoder_layers=3, num_decoder_layers=3),
+        "base": dict(),
+        "big": dict(d_model=1024, d_ff=4096, num_heads=16, dropout_rate=0.3),
     }
 )
+PRESET_SIZES = ("d_model", "d_ff", "num_heads", "num_encoder_layers", "num_decoder_layers", "dropout_rate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,8 +209,8 @@ CHANGEABLE = frozenset(
 def default_config() -> ConfigDict:
     """Returns the defaults as a ConfigDict in which the preset's sizes are still open (None)."""
     config = ConfigDict(dataclasses.asdict(Config()))
-    for name, value in PRESETS["base"].items():
-        config.model[name] = config_dict.placeholder(type(value))
+    for name in PRESET_SIZES:
+        config.model[name] = config_dict.placeholder(type(config.model[name]))
     return config.lock()
 
 
@@ -244,13 +236,15 @@ def from_config_dict(config: Mapping[str, Any]) -> Config:
     for name, cls in section_types.items():
         given = dict(config.get(name) or {})
         if name == "model":
-            given = _with_preset(given, faults)
+            given = _with_preset(given)
         sections[name] = _section(name, cls, given, faults)
     if faults:
         raise ConfigError("\n".join(faults))
-    result = Config(**sections)
-    validate(result)
-    return result
+    built = Config(**sections)
+    faults = find_faults(built, flat(built))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return built
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -266,13 +260,9 @@ def flat(config: Config) -> dict[str, Any]:
     return {f"{s}.{k}": v for s, values in dataclasses.asdict(config).items() for k, v in values.items()}
 
 
-def _with_preset(given: dict[str, Any], faults: list[str]) -> dict[str, Any]:
-    preset = given.get("preset", ModelConfig.preset)
-    if preset not in PRESETS:
-        faults.append(f"config.model.preset: unknown preset {preset!r}{did_you_mean(str(preset), PRESETS)}")
-        return given
-    sizes = PRESETS[preset]
-    return {**given, **{k: v for k, v in sizes.items() if given.get(k) is None}}
+def _with_preset(given: dict[str, Any]) -> dict[str, Any]:
+    chosen = {k: v for k, v in given.items() if v is not None or k not in PRESET_SIZES}
+    return {**PRESETS.get(given.get("preset", ModelConfig.preset), {}), **chosen}
 
 
 def _section(name: str, cls: type, given: dict[str, Any], faults: list[str]) -> Any:
@@ -297,150 +287,3 @@ def replace_decode(decode: DecodeConfig, options: Mapping[str, Any]) -> DecodeCo
       ConfigError: if a name is unknown or a value cannot be used.
     """
     return from_config_dict({"decode": {**dataclasses.asdict(decode), **options}}).decode
-
-
-def coerce(value: Any, hint: Any, where: str) -> Any:
-    """Converts a value (text from the command line, or Python) to a field's type.
-
-    Args:
-      value: what was given; text is read as the type asks ("1_000", "true", "a,b").
-      hint: the field's annotation.
-      where: the key, for the message.
-
-    Raises:
-      ConfigError: if it does not fit.
-    """
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        allowed = typing.get_args(hint)
-        if value in allowed:
-            return value
-        raise ConfigError(f"{where}: {value!r} is not a choice{did_you_mean(str(value), map(str, allowed))}")
-    if origin is tuple:
-        if isinstance(value, str):
-            value = [part for part in value.strip("()[]").split(",") if part]
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where}: expected a list such as a,b, got {value!r}")
-        return tuple(coerce(v, typing.get_args(hint)[0], where) for v in value)
-    try:
-        if hint is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
-        if hint is int and not isinstance(value, bool):
-            if isinstance(value, float) and not value.is_integer():
-                raise ValueError
-            return int(value)
-        if hint is float and not isinstance(value, bool):
-            return float(value)
-        if hint is str and isinstance(value, str):
-            return value
-    except (ValueError, KeyError, TypeError):
-        pass
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    raise ConfigError(f"{where}: expected {kinds[hint]}, got {value!r}")
-
-
-def validate(config: Config) -> None:
-    """Checks values against each other.
-
-    Raises:
-      ConfigError: with every fault found, one a line.
-    """
-    model, data, optim, run = config.model, config.data, config.optim, config.run
-    faults: list[str] = []
-
-    def check(ok: bool, message: str) -> None:
-        if not ok:
-            faults.append("config." + message)
-
-    for key, value in flat(config).items():
-        if key.endswith("_rate") and key != "optim.learning_rate":
-            check(0 <= value < 1, f"{key}: must be at least 0 and below 1, got {value}")
-        elif isinstance(value, (int, float)) and key not in _MAY_BE_NEGATIVE:
-            check(value >= 0, f"{key}: must not be negative, got {value}")
-    for key in _POSITIVE:
-        value = flat(config)[key]
-        check(value > 0, f"{key}: must be above 0, got {value}")
-    for key in ("optim.label_smoothing", "optim.ema_decay", "optim.beta1", "optim.beta2"):
-        check(flat(config)[key] < 1, f"{key}: must be below 1, got {flat(config)[key]}")
-    if model.num_heads > 0:
-        check(
-            model.d_model % model.num_heads == 0,
-            f"model.num_heads: {model.num_heads} heads do not divide d_model {model.d_model}; "
-            "choose a divisor, for example "
-            f"{max(h for h in range(1, model.num_heads + 1) if model.d_model % h == 0)}",
-        )
-    check(
-        model.positions == "learned" or model.d_model % 2 == 0,
-        f"model.d_model: sinusoidal positions need an even size, got {model.d_model}",
-    )
-    check(
-        model.tied_embeddings != "all" or config.tokenizer.joint,
-        "model.tied_embeddings: 'all' needs one vocabulary; set config.tokenizer.joint=true, "
-        "or tied_embeddings to 'target' or 'none'",
-    )
-    row = data.row_length or model.max_length
-    check(
-        row >= model.max_length,
-        f"data.row_length: {row} is shorter than the longest sentence, model.max_length {model.max_length}",
-    )
-    check(
-        data.batch_tokens >= row,
-        f"data.batch_tokens: {data.batch_tokens} is smaller than the longest sentence "
-        f"({row} positions); raise it, or lower config.model.max_length",
-    )
-    check(
-        not data.buckets or max(data.buckets) >= model.max_length,
-        f"data.buckets: the longest must reach model.max_length {model.max_length}, got {data.buckets}",
-    )
-    check(
-        not data.train_weights or len(data.train_weights) == len(data.train_source),
-        f"data.train_weights: {len(data.train_weights)} weights for {len(data.train_source)} pairs of files",
-    )
-    check(0 < config.decode.top_p <= 1, f"decode.top_p: must be in (0, 1], got {config.decode.top_p}")
-    check(
-        0 < config.tokenizer.character_coverage <= 1,
-        f"tokenizer.character_coverage: must be in (0, 1], got {config.tokenizer.character_coverage}",
-    )
-    check(
-        0 < optim.decay_fraction <= 1, f"optim.decay_fraction: must be in (0, 1], got {optim.decay_fraction}"
-    )
-    check(
-        run.eval_lines != 0 or run.best_metric in ("nll", "accuracy"),
-        f"run.best_metric: '{run.best_metric}' needs translations, but run.eval_lines is 0; "
-        "set best_metric=nll or eval_lines above 0",
-    )
-    sizes = list(dataclasses.astuple(config.mesh))
-    check(
-        all(s == -1 or s > 0 for s in sizes) and sizes.count(-1) <= 1,
-        f"mesh: sizes must be above 0 and at most one -1, got {tuple(sizes)}",
-    )
-    if faults:
-        raise ConfigError("\n".join(faults))
-
-
-_MAY_BE_NEGATIVE = {"run.eval_lines", "mesh.data", "mesh.fsdp", "mesh.tensor"} | {
-    key for key in flat(Config()) if key.endswith("seed")
-}
-_POSITIVE = (
-    "model.d_model",
-    "model.d_ff",
-    "model.num_heads",
-    "model.num_encoder_layers",
-    "model.num_decoder_layers",
-    "model.max_length",
-    "model.norm_epsilon",
-    "tokenizer.vocab_size",
-    "data.packing_bins",
-    "data.batch_tokens",
-    "optim.warmup_steps",
-    "optim.accumulation_steps",
-    "optim.loss_chunk",
-    "decode.beam_size",
-    "decode.max_extra_length",
-    "decode.batch_size",
-    "run.num_steps",
-    "run.eval_every",
-    "run.save_every",
-    "run.log_every",
-    "run.keep_latest",
-)

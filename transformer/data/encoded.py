@@ -58,10 +58,10 @@ def encode_corpus(corpus: Corpus, tokenizer: Tokenizer, config: Config, folder: 
       DataError: if a line is not UTF-8 and `data.invalid_utf8` is "error".
     """
     key = _key(corpus, tokenizer, config)
-    manifest = folder / "counts.json"
-    if manifest.exists() and json.loads(manifest.read_text())["key"] == key:
+    if _is_complete(folder, key):
         return EncodedCorpus(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    manifest = folder / "counts.json"
     manifest.unlink(missing_ok=True)
     counts: Counts = collections.Counter(dict.fromkeys(("lines", "kept", *_CAUSES, *_TOKENS), 0))
     bounds = [np.zeros(1, np.int64)]
@@ -74,8 +74,21 @@ def encode_corpus(corpus: Corpus, tokenizer: Tokenizer, config: Config, folder: 
             counts["unknown_tokens"] += int((flat == UNK_ID).sum())
             flat.tofile(file)
     np.save(folder / "bounds.npy", np.concatenate(bounds))
-    manifest.write_text(json.dumps({"key": key, "counts": counts}, indent=2) + "\n")
+    # Last and in one move, so that it vouches for the others.
+    temporary = manifest.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"key": key, "counts": counts}, indent=2) + "\n")
+    temporary.replace(manifest)
     return EncodedCorpus(folder)
+
+
+def _is_complete(folder: Path, key: str) -> bool:
+    """Returns whether `folder` holds whole encoded pairs of this key."""
+    try:
+        known = json.loads((folder / "counts.json").read_text())["key"] == key
+        end = int(np.load(folder / "bounds.npy", mmap_mode="r")[-1])
+        return known and (folder / "tokens.bin").stat().st_size == 4 * end
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 _CAUSES = ("empty", "too_long", "ratio", "undecodable")
@@ -129,5 +142,8 @@ def _key(corpus: Corpus, tokenizer: Tokenizer, config: Config) -> str:
         config.data.max_ratio,
         config.data.invalid_utf8,
         config.data.holdout_lines,
+        config.data.tsv_columns,
+        config.data.source_language,
+        config.data.target_language,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -47,18 +47,17 @@ def training_batches(
 
     Args:
       corpora: encoded pairs, none longer than `row_length`.
-      weights: share of each corpus; None takes each as often as it is long.
+      weights: share of each corpus; None takes each as often as it is long. Corpora without pairs
+        or of weight 0 give nothing.
       data: batch size, packing, buckets, seed.
       row_length: positions of a packed row, or of the longest bucket.
     """
+    shares = weights or [len(c) for c in corpora]
+    used = [i for i, corpus in enumerate(corpora) if len(corpus) and shares[i]]
     streams = [
-        grain.MapDataset.source(_Source(c)).seed(data.seed + i).shuffle().repeat()
-        for i, c in enumerate(corpora)
+        grain.MapDataset.source(_Source(corpora[i])).seed(data.seed + i).shuffle().repeat() for i in used
     ]
-    if len(streams) == 1:
-        mixed = streams[0]
-    else:
-        mixed = grain.MapDataset.mix(streams, list(weights or [len(c) for c in corpora]))
+    mixed = grain.MapDataset.mix(streams, [shares[i] for i in used])
     pairs = mixed.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1024))
     if data.packing:
         packed = grain.experimental.FirstFitPackIterDataset(

@@ -26,7 +26,9 @@ def split_line(line: str, length: Callable[[str], int], longest: int) -> list[st
         pieces = [line[a:b] for a, b in zip([0, *cuts], [*cuts, len(line)], strict=True) if line[a:b].strip()]
         if len(pieces) > 1:
             return [
-                part for group in _joined(pieces, length, longest) for part in split_line(group, length, longest)
+                part
+                for group in _joined(pieces, length, longest)
+                for part in split_line(group, length, longest)
             ]
     return [line]
 
@@ -40,4 +42,8 @@ def _joined(pieces: list[str], length: Callable[[str], int], longest: int) -> li
         else:
             groups.append(piece)
     # If all fell into one group again, nothing was gained: cut in the middle.
-    return groups if len(groups) > 1 else ["".join(pieces[: len(pieces) // 2]), "".join(pieces[len(pieces) // 2 :])]
+    return (
+        groups
+        if len(groups) > 1
+        else ["".join(pieces[: len(pieces) // 2]), "".join(pieces[len(pieces) // 2 :])]
+    )

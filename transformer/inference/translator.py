@@ -55,7 +55,7 @@ class Translator:
         decode: DecodeConfig,
         mesh: Mesh | None = None,
     ):
-        """Args: a model with its parameters and tokenizer; `decode` are the defaults; `mesh` divides the rows."""
+        """Takes a model with its parameters and tokenizer; `decode` are the defaults, `mesh` divides rows."""
         self._model = dataclasses.replace(
             model, config=dataclasses.replace(model.config, scan_layers=False, remat=False)
         )
@@ -83,6 +83,11 @@ class Translator:
     def of(cls, loaded: LoadedModel) -> "Translator":
         """Returns a translator of a model that is loaded already."""
         return cls(loaded.model, loaded.params, loaded.tokenizer, loaded.config.decode)
+
+    @property
+    def max_length(self) -> int:
+        """Longest input, in tokens with the end mark, that is not split."""
+        return self._model.config.max_length
 
     def translate(self, lines: Sequence[str], **options: Any) -> list[str]:
         """Returns the best translation of each line, in order; an empty line stays empty.

@@ -1,5 +1,6 @@
 """Checkpoints on Orbax: asynchronous, atomic, the latest and the best kept."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from transformer.config import RunConfig
 from transformer.errors import CheckpointError, did_you_mean
+from transformer.io.workdir import write_json
 
 Metrics = dict[str, float]
 
@@ -17,21 +19,22 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Each holds the items `params`, `optimizer`, `ema` (if the run has one) and `position`: the
-    data iterator's state and what else is not an array.
+    data iterator's state and what else is not an array. Dev scores join it when they are known.
     """
 
     def __init__(self, folder: Path, run: RunConfig | None = None):
         """Opens `folder`; without `run` for reading only."""
         self._folder = folder.absolute()
-        self._run = run
-        options = ocp.CheckpointManagerOptions(read_only=True)
+        options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
         if run is not None:
             policies: list[Any] = [checkpoint_managers.LatestN(run.keep_latest)]
             if run.keep_best:
+                lower = lower_is_better(run.best_metric)
+                worst = math.inf if lower else -math.inf
                 policies.append(
                     checkpoint_managers.BestN(
-                        get_metric_fn=lambda metrics: metrics[run.best_metric],
-                        reverse=lower_is_better(run.best_metric),
+                        get_metric_fn=lambda metrics: metrics.get(run.best_metric, worst),
+                        reverse=lower,
                         n=run.keep_best,
                         keep_checkpoints_without_metrics=False,
                     )
@@ -46,20 +49,24 @@ class Checkpoints:
         """Returns the steps that have a complete checkpoint, in order."""
         return sorted(self._manager.all_steps())
 
-    def save(
-        self, step: int, items: dict[str, Any], position: dict[str, Any], metrics: Metrics | None
-    ) -> None:
+    def save(self, step: int, items: dict[str, Any], position: dict[str, Any]) -> None:
         """Begins to save; returns as soon as the arrays may change again.
 
         Args:
-          step: finished optimizer steps.
+          step: finished optimizer steps; must not be saved already.
           items: pytrees of arrays by name.
           position: JSON values.
-          metrics: dev scores of this step, if it was evaluated.
         """
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         args["position"] = ocp.args.JsonSave(position)
-        self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
+        self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+
+    def add_metrics(self, step: int, metrics: Metrics) -> None:
+        """Attaches dev scores to a saved checkpoint; the best ones outlive later saves."""
+        self.wait()
+        # Where and how Orbax keeps them; it writes them together with the arrays only.
+        write_json(self._folder / str(step) / "metrics" / "metrics", metrics)
+        self._manager.reload()
 
     def restore(self, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Reads a checkpoint.
@@ -104,7 +111,7 @@ class Checkpoints:
                     )
 
     def metrics(self, step: int) -> Metrics | None:
-        """Returns the dev scores saved with a checkpoint, if it was evaluated."""
+        """Returns the dev scores of a checkpoint, if it was evaluated."""
         found = self._manager.metrics(step)
         return dict(found) if found else None
 
@@ -135,6 +142,11 @@ class Checkpoints:
 def lower_is_better(metric: str) -> bool:
     """Returns whether a smaller value of a dev metric is the better one."""
     return metric == "nll"
+
+
+def is_better(metric: str, value: float, than: float) -> bool:
+    """Returns whether one value of a dev metric is truly better than another."""
+    return value < than if lower_is_better(metric) else value > than
 
 
 def _path(path: tuple[Any, ...]) -> str:

@@ -41,16 +41,16 @@ class Stack(nn.Module):
     """What encoder and decoder share: input signal, layers, and the final norm of pre-norm models."""
 
     config: ModelConfig
-    layer_type: type[nn.Module]
+    layer_type: type[EncoderLayer] | type[DecoderLayer]
     num_layers: int
 
     def setup(self) -> None:
         c = self.config
-        layer = self.layer_type
+        layer: Any = self.layer_type
         if c.remat:
             # The last argument, `deterministic`, is a Python bool. Without CSE prevention XLA may
             # merge the recomputation away; inside a scan it cannot, and the barrier only costs.
-            last = {EncoderLayer: 3, DecoderLayer: 5}[layer]
+            last = 3 if layer is EncoderLayer else 5
             layer = nn.remat(layer, static_argnums=(last,), prevent_cse=not c.scan_layers)
         if c.scan_layers:
             self.layers = layer(c)
@@ -88,8 +88,8 @@ class Stack(nn.Module):
                 x_BTD = layer(x_BTD, *context, deterministic)
             return self.finish(x_BTD)
 
-        def body(layer: nn.Module, x: jax.Array, _: None) -> tuple[jax.Array, None]:
-            return layer(x, *context, deterministic), None  # type: ignore[operator]
+        def body(layer: Any, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+            return layer(x, *context, deterministic), None
 
         scan = nn.scan(
             body,

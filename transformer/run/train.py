@@ -20,7 +20,7 @@ from transformer.config import Config
 from transformer.data.batch import Batch, pad_rows
 from transformer.data.pipeline import training_batches
 from transformer.errors import DivergedError, Interrupted, Preempted
-from transformer.io.checkpoint import Checkpoints, lower_is_better
+from transformer.io.checkpoint import Checkpoints, is_better
 from transformer.io.devices import make_mesh, row_shards, to_devices
 from transformer.io.runlog import RunLog
 from transformer.io.workdir import Workdir
@@ -38,12 +38,14 @@ class Position:
     """What a run carries besides arrays; saved with every checkpoint as JSON.
 
     Attributes:
+      metric: name of `run.best_metric`.
       step: finished optimizer steps.
       data: state of the training data's iterator; None at the start.
-      best: best value of `run.best_metric` so far.
+      best: best value of the metric before this step's own evaluation.
       stale: evaluations since then.
     """
 
+    metric: str
     step: int = 0
     data: dict[str, Any] | None = None
     best: float | None = None
@@ -87,7 +89,7 @@ class _Run:
         self.model = Transformer(config.model, tokenizer.source_vocab, tokenizer.target_vocab)
         self.tx = make_optimizer(config.model, config.optim, config.run.num_steps)
         self.checkpoints = Checkpoints(workdir.checkpoints, config.run)
-        self.position = Position()
+        self.position = Position(config.run.best_metric)
         self.logged = 0
         row_length = config.data.row_length or config.model.max_length
         self.batches: grain.DatasetIterator = iter(
@@ -111,15 +113,24 @@ class _Run:
             state_shardings(shapes, self.mesh),
         )
         items, saved = self.checkpoints.restore(steps[-1], _items(like))
-        self.position = Position(**saved)
-        self.batches.set_state(self.position.data)
+        position = Position(**saved)
+        if position.metric != self.position.metric:  # values of two metrics do not compare
+            position = Position(self.position.metric, position.step, position.data)
+        self.position = position
+        self.batches.set_state(position.data)
         say(f"continuing after step {self.position.step:,}")
         step = jax.device_put(jax.numpy.int32(self.position.step), like.step.sharding)
         return TrainState(step, items["params"], items["optimizer"], items.get("ema"))
 
     def loop(self) -> None:
-        """Runs the remaining steps; logs one step late, so that the device never waits for the log."""
+        """Runs the remaining steps; logs one step late, so that the device never waits for the log.
+
+        A state is saved before it is evaluated, so a stop in between loses nothing: the evaluation
+        is the first thing that the next start does.
+        """
         run, position = self.config.run, self.position
+        if position.step:
+            self._judge()
         if self._is_over():
             return
         pending: tuple[int, dict[str, Any], float] | None = None
@@ -133,12 +144,16 @@ class _Run:
                 self._log(*pending)
             pending = step, metrics, data_wait
             position.step = step
-            evaluates = step % run.eval_every == 0 or step == run.num_steps
-            if evaluates or step % run.save_every == 0 or self.stop.signal:
+            if self._evaluation_is_due() or step % run.save_every == 0 or self.stop.signal:
                 self._log(*pending)
-                self._save(self._evaluate() if evaluates and not self.stop.signal else None)
+                self._save()
+                self._judge()
                 if self._is_over():
                     return
+
+    def _evaluation_is_due(self) -> bool:
+        step, run = self.position.step, self.config.run
+        return step % run.eval_every == 0 or step == run.num_steps
 
     def _next_batch(self) -> tuple[Batch, float]:
         start = time.monotonic()
@@ -152,33 +167,42 @@ class _Run:
             return
         self.logged = step
         values = {name: x.item() for name, x in jax.device_get(metrics).items()}
-        if not math.isfinite(values["loss"]):
-            raise DivergedError(
-                f"step {step}: the loss is {values['loss']}; lower config.optim.learning_rate, raise "
-                "warmup_steps or set clip_norm; the checkpoints of earlier steps are kept"
-            )
+        # A gradient that is no number makes the parameters so, one step before the loss shows it.
+        for name in ("loss", "gradient_norm"):
+            if not math.isfinite(values[name]):
+                raise DivergedError(
+                    f"step {step}: the {name} is {values[name]}; lower config.optim.learning_rate, raise "
+                    "warmup_steps or set clip_norm; the checkpoints of earlier steps are kept"
+                )
         self.log.train(step, {**values, "data_wait": data_wait})
 
-    def _evaluate(self) -> dict[str, float] | None:
-        run, position = self.config.run, self.position
-        params = self.state.params if self.state.ema is None else self.state.ema
-        with self.log.busy("evaluating"):
-            scores = evaluate_dev(params, self.eval_step, self.model, self.data, self.config, self.mesh)
-        if run.best_metric not in scores:
-            return None
-        self.log.scores("dev", position.step, scores)
-        value = scores[run.best_metric]
-        if position.best is None or (value < position.best) == lower_is_better(run.best_metric):
+    def _judge(self) -> None:
+        """Finds out whether the saved state is the best so far, if its evaluation is due or done."""
+        position = self.position
+        scores = self.checkpoints.metrics(position.step)
+        if scores is None and self._evaluation_is_due() and not self.stop.signal:
+            scores = self._evaluate()
+        value = scores.get(position.metric) if scores else None
+        if value is None:
+            return
+        if position.best is None or is_better(position.metric, value, position.best):
             position.best, position.stale = value, 0
         else:
             position.stale += 1
+
+    def _evaluate(self) -> dict[str, float]:
+        params = self.state.params if self.state.ema is None else self.state.ema
+        with self.log.busy("evaluating"):
+            scores = evaluate_dev(params, self.eval_step, self.model, self.data, self.config, self.mesh)
+        if scores:
+            # In this order: the line would be missing for good if the program ended in between.
+            self.log.scores("dev", self.position.step, scores)
+            self.checkpoints.add_metrics(self.position.step, scores)
         return scores
 
-    def _save(self, scores: dict[str, float] | None) -> None:
+    def _save(self) -> None:
         self.position.data = self.batches.get_state()
-        self.checkpoints.save(
-            self.position.step, _items(self.state), dataclasses.asdict(self.position), scores
-        )
+        self.checkpoints.save(self.position.step, _items(self.state), dataclasses.asdict(self.position))
 
     def _is_over(self) -> bool:
         """Returns whether the run is finished; raises if a signal asked to stop."""
@@ -186,12 +210,14 @@ class _Run:
         if self.stop.signal:
             self.checkpoints.wait()
             kind = Interrupted if self.stop.signal == signal.SIGINT else Preempted
-            raise kind(f"stopped by {self.stop.signal.name} after step {position.step:,}; everything is "
-                       "saved, run the same command again to continue")
+            raise kind(
+                f"stopped by {self.stop.signal.name} after step {position.step:,}; everything is "
+                "saved, run the same command again to continue"
+            )
         if run.patience and position.stale >= run.patience:
             self.log.note(
                 f"finished early: {run.best_metric} has not improved on {position.best:.4g} "
-                f"in {position.stale} evaluations"
+                f"in {position.stale} evaluations; raise config.run.patience to train on"
             )
             return True
         if position.step >= run.num_steps:
@@ -200,6 +226,7 @@ class _Run:
         return False
 
     def close(self) -> None:
+        self.batches.close()
         self.checkpoints.close()
         self.log.close()
 

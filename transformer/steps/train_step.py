@@ -22,7 +22,7 @@ from transformer.training.schedule import learning_rate
 Metrics = dict[str, jax.Array]
 
 
-def _forward(model: Transformer, params: Any, batch: Batch, **mode: Any) -> jax.Array:
+def _forward(model: Transformer, params: Any, batch: Batch, **mode: Any) -> Any:
     tgt_in_BT = shift_right(batch.tgt_BT, batch.tgt_pos_BT, BOS_ID)
     inputs = (*batch[:3], tgt_in_BT, *batch[4:])
     return model.apply({"params": params}, *inputs, **mode)

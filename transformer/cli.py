@@ -1,0 +1,269 @@
+"""The command `transformer`: one thin verb each.
+
+Standard output carries results only; progress and messages go to standard error. A user's mistake
+is one line and an exit code (see errors.py), never a traceback.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from transformer import __version__
+from transformer.errors import UserError
+
+_EPILOG = """exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint, 5 diverged,
+75 stopped by SIGTERM and saved, 130 stopped by Ctrl-C and saved"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit code."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.verb != "train":
+        parser.error(f"unrecognized arguments: {' '.join(rest)} (see transformer {args.verb} --help)")
+    _quiet_libraries()
+    try:
+        if args.verb == "train":
+            _train(args, rest)
+        else:
+            args.run(args)
+    except UserError as error:
+        print(f"transformer: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _quiet_libraries() -> None:
+    """Keeps libraries' own chatter off the person's screen; their errors stay."""
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("jax").setLevel(logging.ERROR)
+
+
+def _train(args: argparse.Namespace, overrides: list[str]) -> None:
+    from transformer.recipes import load_config
+
+    config = load_config(args.config, overrides)
+    if args.dry_run:
+        from transformer.run.dry_run import dry_run
+
+        dry_run(config, args.workdir)
+    else:
+        from transformer.errors import ConfigError
+
+        if args.workdir is None:
+            raise ConfigError(
+                "--workdir: is needed: the folder that the run is kept in, for example runs/mine"
+            )
+        from transformer.run.train import train
+
+        train(config, args.workdir)
+
+
+def _translate(args: argparse.Namespace) -> None:
+    from transformer.run.translate import translate
+
+    translate(args.model, args.checkpoint, args.input, args.output, args.n_best, _decode_options(args))
+
+
+def _score(args: argparse.Namespace) -> None:
+    from transformer.run.translate import score_files
+
+    score_files(
+        args.model, args.checkpoint, args.source, args.target, args.output, args.length_penalty or 0.0
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from transformer.run import evaluate
+
+    if args.hypothesis:
+        evaluate.evaluate_files(args)
+    else:
+        evaluate.evaluate_model(args, _decode_options(args))
+
+
+def _average(args: argparse.Namespace) -> None:
+    from transformer.run.average import average
+
+    average(args.model, args.output, last=args.last, best=args.best)
+
+
+def _plot(args: argparse.Namespace) -> None:
+    from transformer.run.plot import plot
+
+    plot(args.model, args.source)
+
+
+_DECODE = (
+    "beam_size",
+    "length_penalty",
+    "max_extra_length",
+    "temperature",
+    "top_k",
+    "top_p",
+    "seed",
+    "batch_size",
+)
+
+
+def _decode_options(args: argparse.Namespace) -> dict[str, int | float]:
+    """Returns the search options that were given; the others are the run's own."""
+    return {name: value for name in _DECODE if (value := getattr(args, name)) is not None}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="transformer",
+        description="Train, resume, translate, score: the encoder-decoder Transformer in JAX.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"transformer {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_train(verbs)
+    _add_translate(verbs)
+    _add_score(verbs)
+    _add_evaluate(verbs)
+    _add_average(verbs)
+    _add_plot(verbs)
+    return parser
+
+
+def _add_train(verbs: argparse._SubParsersAction) -> None:
+    p = verbs.add_parser(
+        "train",
+        help="train a model, or continue a run",
+        description="Trains a model from a recipe. Running the same command again continues the run.",
+        epilog="Every key of the configuration can be changed: --config.SECTION.KEY=VALUE, for example "
+        "--config.model.d_model=256 or --config.data.train_source=a.en,b.en. "
+        "--dry_run prints all keys with their values.",
+    )
+    p.add_argument(
+        "--config", required=True, metavar="FILE", help="recipe, for example configs/quickstart.py"
+    )
+    p.add_argument("--workdir", metavar="DIR", help="folder of the run; made if missing")
+    p.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="print configuration, parameters, FLOPs, memory and data counts; train and write nothing",
+    )
+
+
+def _add_model(p: argparse.ArgumentParser, required: bool = True) -> None:
+    p.add_argument("--model", required=required, metavar="DIR", help="folder of a run or an averaged model")
+    p.add_argument(
+        "--checkpoint",
+        default="best",
+        metavar="WHICH",
+        help="best (by the run's metric; default), last, or a step",
+    )
+
+
+def _add_decode(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group("search (defaults are the run's config.decode)")
+    group.add_argument("--beam_size", type=int, metavar="N", help="hypotheses kept alive; 1 is greedy")
+    group.add_argument(
+        "--length_penalty", type=float, metavar="A", help="alpha of ((5 + length) / 6) ** alpha"
+    )
+    group.add_argument(
+        "--max_length",
+        type=int,
+        metavar="N",
+        dest="max_extra_length",
+        help="longest output: the source's length + N, in tokens",
+    )
+    group.add_argument("--temperature", type=float, metavar="T", help="above 0: sample instead of searching")
+    group.add_argument("--top_k", type=int, metavar="K", help="sample from the K likeliest pieces only")
+    group.add_argument("--top_p", type=float, metavar="P", help="sample from the likeliest pieces of total P")
+    group.add_argument("--seed", type=int, metavar="N", help="of the samples")
+    group.add_argument("--batch_size", type=int, metavar="N", help="sentences translated together")
+
+
+def _add_translate(verbs: argparse._SubParsersAction) -> None:
+    p = verbs.add_parser(
+        "translate",
+        help="translate lines of text",
+        description="Translates standard input to standard output: one line in, one line out, in order.",
+        epilog="With --n_best each output line is: input line number, score, log-probability, text, "
+        "separated by tabs.",
+    )
+    _add_model(p)
+    p.add_argument("--input", metavar="FILE", help="source text; default: standard input")
+    p.add_argument("--output", metavar="FILE", help="default: standard output")
+    p.add_argument("--n_best", type=int, metavar="N", help="print the N best outputs of a line, with scores")
+    _add_decode(p)
+    p.set_defaults(run=_translate)
+
+
+def _add_score(verbs: argparse._SubParsersAction) -> None:
+    p = verbs.add_parser(
+        "score",
+        help="log-probability of given translations",
+        description="Prints the log-probability (nats, end mark included) of each pair of lines.",
+    )
+    _add_model(p)
+    p.add_argument("--source", required=True, metavar="FILE", help="source text")
+    p.add_argument("--target", required=True, metavar="FILE", help="its translations, line by line")
+    p.add_argument("--output", metavar="FILE", help="default: standard output")
+    p.add_argument(
+        "--length_penalty", type=float, metavar="A", help="divide by ((5 + length) / 6) ** A; default 0"
+    )
+    p.set_defaults(run=_score)
+
+
+def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
+    p = verbs.add_parser(
+        "evaluate",
+        help="BLEU and chrF of a model or of a file",
+        description="Translates a test set with a model, or takes a file of translations, and prints "
+        "sacreBLEU's BLEU and chrF with their signatures.",
+    )
+    _add_model(p, required=False)
+    p.add_argument(
+        "--split", choices=("dev", "test"), default="test", help="the run's own set (default test)"
+    )
+    p.add_argument("--source", metavar="FILE", help="other source text to translate")
+    p.add_argument("--reference", metavar="FILE", nargs="+", help="its reference translations")
+    p.add_argument("--hypothesis", metavar="FILE", help="translations to score; no model is needed")
+    p.add_argument("--baseline", metavar="FILE", help="a second system's output: paired bootstrap test")
+    p.add_argument("--tokenize", metavar="NAME", help="sacreBLEU tokenizer; default: the run's, or 13a")
+    p.add_argument("--lowercase", action="store_true", help="score without case")
+    p.add_argument("--show", type=int, default=0, metavar="N", help="print N translations with references")
+    p.add_argument("--output", metavar="FILE", help="write the translations there")
+    p.add_argument("--json", metavar="FILE", help="write the scores there as JSON")
+    _add_decode(p)
+    p.set_defaults(run=_evaluate)
+
+
+def _add_average(verbs: argparse._SubParsersAction) -> None:
+    p = verbs.add_parser(
+        "average",
+        help="mean of several checkpoints",
+        description="Writes a model whose parameters are the mean of checkpoints of a run (paper, 6.1).",
+    )
+    p.add_argument("--model", required=True, metavar="DIR", help="folder of a run")
+    p.add_argument("--output", required=True, metavar="DIR", help="folder of the averaged model")
+    which = p.add_mutually_exclusive_group(required=True)
+    which.add_argument("--last", type=int, metavar="N", help="the last N checkpoints")
+    which.add_argument("--best", type=int, metavar="N", help="the best N by the run's metric")
+    p.set_defaults(run=_average)
+
+
+def _add_plot(verbs: argparse._SubParsersAction) -> None:
+    p = verbs.add_parser(
+        "plot",
+        help="pictures of a run: learning curve, attention",
+        description="Draws learning_curve.png and attention.png into the run's folder.",
+    )
+    p.add_argument("--model", required=True, metavar="DIR", help="folder of a run")
+    p.add_argument("--source", metavar="TEXT", help="sentence whose attention is drawn; default: a dev line")
+    p.set_defaults(run=_plot)

@@ -1,0 +1,114 @@
+"""Lines of text in and out of a command: split on "\\n" alone, in order, as they come."""
+
+import contextlib
+import gzip
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from transformer.errors import DataError, did_you_mean
+
+
+def read_lines(path: str | None) -> list[str]:
+    """Returns all lines of a file (plain or .gz), or of standard input for None."""
+    return [line for block in stream_blocks(path, 4096) for line in block]
+
+
+def stream_blocks(path: str | None, size: int) -> Iterator[list[str]]:
+    """Yields lists of at most `size` lines, each as soon as there is something to yield.
+
+    A thread reads ahead, so that a pipe which sends one line and waits gets its answer, and a file
+    is still read in full blocks.
+
+    Args:
+      path: a file, plain or .gz; None reads standard input.
+      size: most lines in a block.
+
+    Raises:
+      DataError: if the file cannot be read, or a line is not UTF-8 (file, line, byte).
+    """
+    name = path or "standard input"
+    lines: queue.Queue[bytes | OSError | None] = queue.Queue(maxsize=4 * size)
+    threading.Thread(target=_read, args=(_open(path), lines), daemon=True).start()
+    number, done = 0, False
+    while not done:
+        block: list[str] = []
+        while len(block) < size and not (block and lines.empty()):
+            raw = lines.get()
+            if raw is None:
+                done = True
+                break
+            if isinstance(raw, OSError):
+                raise DataError(f"{name}: cannot be read after line {number}: {raw}")
+            number += 1
+            block.append(_decode(raw, name, number))
+        if block:
+            yield block
+
+
+def _read(file: BinaryIO, lines: "queue.Queue[bytes | OSError | None]") -> None:
+    try:
+        for raw in file:
+            lines.put(raw)
+        lines.put(None)
+    except (OSError, EOFError) as error:
+        lines.put(OSError(str(error)))
+
+
+def _open(path: str | None) -> BinaryIO:
+    if path is None:
+        return sys.stdin.buffer
+    file = Path(path)
+    try:
+        plain = file.open("rb")
+    except FileNotFoundError:
+        names = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
+        raise DataError(f"{path}: no such file{did_you_mean(file.name, names)}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a file of lines") from None
+    if plain.peek(2)[:2] == b"\x1f\x8b":
+        return gzip.GzipFile(fileobj=plain)  # type: ignore[return-value]
+    return plain
+
+
+def _decode(raw: bytes, name: str, number: int) -> str:
+    raw = raw.removesuffix(b"\n").removesuffix(b"\r")
+    if number == 1:
+        raw = raw.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{name}: line {number} is not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start} "
+            "of the line; convert the file to UTF-8"
+        ) from None
+
+
+@contextlib.contextmanager
+def line_writer(path: str | None) -> Iterator[Callable[[Iterable[str]], None]]:
+    """Opens a file, or standard output for None, and gives the function that writes lines to it.
+
+    Every call ends in a flush. A line end inside a line would shift all that follow: it becomes a
+    space.
+
+    Raises:
+      DataError: if the file cannot be written.
+    """
+
+    def write(lines: Iterable[str]) -> None:
+        file.write("".join(line.replace("\n", " ") + "\n" for line in lines).encode())
+        file.flush()
+
+    if path is None:
+        file: BinaryIO = sys.stdout.buffer
+        yield write
+        return
+    try:
+        opened = Path(path).open("wb")  # noqa: SIM115 - closed below; its own errors are told apart here
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+    with opened as file:
+        yield write

@@ -1,0 +1,131 @@
+"""How large a model is: parameters, arithmetic and memory, all without allocating anything."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer.config import OptimConfig
+from transformer.model.transformer import Transformer
+
+FLOAT32 = 4  # bytes
+ADAFACTOR_MIN_SIZE = 128  # smallest second-largest axis whose second moments are kept as two vectors
+
+
+def parameter_shapes(model: Transformer) -> Any:
+    """Returns the parameter tree as `jax.ShapeDtypeStruct`s."""
+    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    return jax.eval_shape(model.init, jax.random.key(0), *(ids,) * 6)["params"]
+
+
+def count_parameters(model: Transformer) -> dict[str, int]:
+    """Returns the number of parameters by part.
+
+    Returns:
+      `embeddings` (tables that look ids up; a tied table counts once), `encoder` and `decoder`
+      (learned positions and final norms included), `output` (0 if tied), `total`.
+    """
+    parts = {"embeddings": 0, "encoder": 0, "decoder": 0, "output": 0}
+    home = {"shared": "embeddings", "source": "embeddings", "target": "embeddings"}
+    for name, tree in parameter_shapes(model).items():
+        parts[home.get(name, name)] += sum(x.size for x in jax.tree.leaves(tree))
+    return {**parts, "total": sum(parts.values())}
+
+
+def flops_per_token(model: Transformer, source_length: int, target_length: int) -> float:
+    """Returns the floating-point operations of training, per target token.
+
+    Only matrix products are counted, [m, k] x [k, n] as 2mnk, and the backward pass as twice the
+    forward one. With D d_model, F d_ff, V target pieces, and rows of S source and T target
+    positions (padding and masked scores count: they are computed), the forward pass of a row is
+
+      encoder layer   8 S D^2 + 4 S^2 D + 4 S D F
+      decoder layer   8 T D^2 + 4 T^2 D + 4 T D F     self-attention and feed-forward
+                      + 4 (T + S) D^2 + 4 T S D       encoder-decoder attention
+      output          2 T D V
+
+    and the result is three times their sum, over T. Recomputation (`remat`) is not counted.
+
+    Args:
+      model: the model.
+      source_length: S, positions in a row.
+      target_length: T, positions in a row.
+    """
+    c = model.config
+    D, F, V, S, T = c.d_model, c.d_ff, model.target_vocab, source_length, target_length
+    encoder_layer = 8 * S * D**2 + 4 * S**2 * D + 4 * S * D * F
+    decoder_layer = 8 * T * D**2 + 4 * T**2 * D + 4 * T * D * F + 4 * (T + S) * D**2 + 4 * T * S * D
+    forward = c.num_encoder_layers * encoder_layer + c.num_decoder_layers * decoder_layer + 2 * T * D * V
+    return 3 * forward / T
+
+
+def memory_estimate(
+    model: Transformer,
+    optimizer: str,
+    rows: int,
+    row_length: int,
+    ema: bool,
+    loss_chunk: int = OptimConfig.loss_chunk,
+) -> dict[str, int]:
+    """Returns the bytes of a training step on one device: all but `activations` are exact.
+
+    `activations` is an estimate of what the forward pass keeps for the backward one (see
+    `_activations`); compilers do better or worse by some tens of percent.
+
+    Args:
+      model: the model.
+      optimizer: `config.optim.name`.
+      rows: rows that are computed at one time (of one accumulation part, on one device).
+      row_length: source positions, and target positions, of a row.
+      ema: whether a moving average of the parameters is kept.
+      loss_chunk: `config.optim.loss_chunk`.
+
+    Returns:
+      `parameters`, `gradients`, `optimizer`, `ema`, `activations`, `total`.
+    """
+    shapes = jax.tree.leaves(parameter_shapes(model))
+    parameters = sum(x.size * x.dtype.itemsize for x in shapes)
+    moments = {
+        "adam": 2 * parameters,
+        "adamw": 2 * parameters,
+        "lion": parameters,
+        "adafactor": sum(_factored_size(x.shape) * x.dtype.itemsize for x in shapes),
+    }
+    parts = {
+        "parameters": parameters,
+        "gradients": parameters,
+        "optimizer": moments[optimizer],
+        "ema": parameters if ema else 0,
+        "activations": _activations(model, rows, row_length, loss_chunk),
+    }
+    return {**parts, "total": sum(parts.values())}
+
+
+def _factored_size(shape: tuple[int, ...]) -> int:
+    """Returns the numbers that Adafactor keeps for one parameter: a row and a column, or one for each."""
+    *_, second, largest = sorted((1, *shape))
+    size = math.prod(shape)
+    return size // largest + size // second if second >= ADAFACTOR_MIN_SIZE else size
+
+
+def _activations(model: Transformer, rows: int, row_length: int, loss_chunk: int) -> int:
+    """Returns the bytes kept for the backward pass, estimated.
+
+    Per position, an attention keeps queries, keys, values, their mixture, the sum before the norm
+    and the normed sum (6 D), and weights before and after the cast (2 H S); a feed-forward network
+    keeps two hidden vectors, the sum and the normed sum (2 F + 2 D). With `remat` a layer keeps its
+    input, and one layer at a time is whole. The loss keeps the gradients of its inputs, and three
+    arrays of a chunk's logits.
+    """
+    c = model.config
+    D, F, HS = c.d_model, c.d_ff, c.num_heads * row_length
+    encoder_layer, decoder_layer = 8 * D + 2 * F + 2 * HS, 14 * D + 2 * F + 4 * HS
+    if c.remat:
+        layers = (c.num_encoder_layers + c.num_decoder_layers) * D + max(encoder_layer, decoder_layer)
+    else:
+        layers = c.num_encoder_layers * encoder_layer + c.num_decoder_layers * decoder_layer
+    positions = rows * row_length
+    kept = positions * (layers + 2 * D) * jnp.dtype(c.dtype).itemsize
+    loss = (3 * min(loss_chunk, positions) * model.target_vocab + model.target_vocab * D) * FLOAT32
+    return kept + loss

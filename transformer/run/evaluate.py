@@ -1,0 +1,151 @@
+"""Scores of a model on a test set, or of a file of translations."""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformer.config import Config
+from transformer.data.corpus import Corpus, Split, open_corpora
+from transformer.errors import ConfigError, DataError
+from transformer.inference.model_directory import load_model
+from transformer.inference.translator import Translator
+from transformer.io.metrics_file import MetricsFile
+from transformer.io.progress import Progress
+from transformer.io.text import line_writer, read_lines
+from transformer.io.workdir import Workdir, write_json
+from transformer.metrics.bootstrap import BootstrapResult, paired_bootstrap
+from transformer.metrics.scores import score
+from transformer.run.translate import report_split
+
+_BLOCK = 512  # lines between two progress lines
+
+
+class _TestSet(NamedTuple):
+    name: str
+    sources: list[str]
+    references: list[list[str]]  # one list a reference set
+
+
+def evaluate_files(args: argparse.Namespace) -> None:
+    """Scores the file `args.hypothesis` against the files `args.reference` and prints the result."""
+    if not args.reference:
+        raise ConfigError("--hypothesis: needs --reference, the file of reference translations")
+    hypotheses = read_lines(args.hypothesis)
+    references = [read_lines(path) for path in args.reference]
+    _report(args, args.hypothesis, hypotheses, references, args.tokenize or "13a")
+
+
+def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
+    """Translates the test sets that `args` names with a model, scores them and prints the result.
+
+    The run's own test set is also logged to its metrics.jsonl.
+    """
+    if args.model is None:
+        raise ConfigError("--model: is needed (a run's folder), or --hypothesis (a file of translations)")
+    loaded = load_model(args.model, args.checkpoint)
+    sets = _test_sets(args, loaded.config, Workdir(args.model))
+    translator = Translator.of(loaded)
+    results: dict[str, dict[str, Any]] = {}
+    for i, test in enumerate(sets):
+        hypotheses = _translate(translator, test, options)
+        tokenize = args.tokenize or loaded.config.run.bleu_tokenize
+        results[test.name] = _report(args, test.name, hypotheses, test.references, tokenize)
+        _show(test, hypotheses, args.show if i == 0 else 0)
+        if args.output:
+            name = args.output if len(sets) == 1 else f"{args.output}.{i + 1}"
+            with line_writer(name) as write:
+                write(hypotheses)
+    if args.source is None:
+        first = next(iter(results.values()))
+        record = first if len(results) == 1 else {**first, "sets": results}
+        file = MetricsFile(Path(args.model), loaded.config.run.num_steps)
+        if args.split == "test":
+            file.record("test", loaded.step, record)
+
+
+def _test_sets(args: argparse.Namespace, config: Config, workdir: Workdir) -> list[_TestSet]:
+    if args.source is not None:
+        if not args.reference:
+            raise ConfigError("--source: needs --reference, the file of reference translations")
+        sources, references = read_lines(args.source), [read_lines(path) for path in args.reference]
+        for path, lines in zip(args.reference, references, strict=True):
+            if len(lines) != len(sources):
+                raise DataError(f"{args.source} has {len(sources):,} lines, {path} {len(lines):,}")
+        return [_TestSet(args.source, sources, references)]
+    split: Split = args.split
+    corpora = open_corpora(config.data, split, workdir.data)
+    if not corpora:
+        raise ConfigError(
+            f"config.data.{split}_source: the run has no {split} set; give --source and --reference"
+        )
+    return [_as_test_set(corpus) for corpus in corpora]
+
+
+def _as_test_set(corpus: Corpus) -> _TestSet:
+    pairs = [pair for pair in corpus if pair is not None]
+    return _TestSet(corpus.name, [s for s, _ in pairs], [[t for _, t in pairs]])
+
+
+def _translate(translator: Translator, test: _TestSet, options: dict[str, Any]) -> list[str]:
+    progress = Progress(None, time.monotonic)
+    start = time.monotonic()
+    hypotheses: list[str] = []
+    # Sorting all lines by length together keeps batches full; blocks of that order show progress.
+    order = sorted(range(len(test.sources)), key=lambda i: len(test.sources[i]))
+    by_line: dict[int, str] = {}
+    for first in range(0, len(order), _BLOCK):
+        chosen = order[first : first + _BLOCK]
+        found = translator.translate([test.sources[i] for i in chosen], **options)
+        by_line.update(zip(chosen, found, strict=True))
+        rate = len(by_line) / (time.monotonic() - start)
+        progress.show(f"translated {len(by_line):,} of {len(order):,} lines  {rate:,.1f} lines/s")
+    hypotheses = [by_line[i] for i in range(len(order))]
+    progress.close()
+    report_split(translator, progress)
+    return hypotheses
+
+
+def _report(
+    args: argparse.Namespace,
+    name: str,
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    tokenize: str,
+) -> dict[str, Any]:
+    """Prints the scores of one set, writes them as JSON if asked, and returns them."""
+    found = score(hypotheses, references, tokenize, args.lowercase)
+    print(f"{name}: {found.num_lines:,} lines")
+    print(f"BLEU {found.bleu:.2f}  {found.bleu_details}  [{found.bleu_signature}]")
+    print(f"chrF {found.chrf:.2f}  [{found.chrf_signature}]")
+    print(f"exact match: {found.exact_match:.1f} %", flush=True)
+    result: dict[str, Any] = dataclasses.asdict(found)
+    if args.baseline:
+        compared = paired_bootstrap(
+            hypotheses, read_lines(args.baseline), references, tokenize, lowercase=args.lowercase
+        )
+        _print_comparison(compared, args.baseline)
+        result["bootstrap"] = dataclasses.asdict(compared)
+    if args.json:
+        write_json(Path(args.json), {"name": name, **result})
+    return result
+
+
+def _print_comparison(result: BootstrapResult, baseline: str) -> None:
+    for name, c in (("BLEU", result.bleu), ("chrF", result.chrf)):
+        print(
+            f"{name} against {baseline}: {c.score:.2f} ({c.mean:.2f} ± {c.interval:.2f}) and "
+            f"{c.baseline_score:.2f} ({c.baseline_mean:.2f} ± {c.baseline_interval:.2f}), "
+            f"p = {c.p_value:.4f}  [{c.signature}]"
+        )
+
+
+def _show(test: _TestSet, hypotheses: Sequence[str], count: int) -> None:
+    """Prints some translations, spread over the set, each with its source and reference."""
+    stride = max(len(hypotheses) // count, 1) if count else 1
+    for i in range(0, stride * count, stride)[: len(hypotheses)]:
+        mark = "=" if hypotheses[i] == test.references[0][i] else "≠"
+        print(f"\nsource       {test.sources[i]}\ntranslation  {hypotheses[i]}")
+        print(f"reference  {mark} {test.references[0][i]}")
