@@ -25,7 +25,7 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
         raise ConfigError(f"{where}: {value!r} is not a choice{did_you_mean(str(value), map(str, allowed))}")
     if origin is tuple:
         if isinstance(value, str):
-            value = [part for part in value.strip("()[]").split(",") if part]
+            value = [part for text in value.strip("()[]").split(",") if (part := text.strip())]
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where}: expected a list such as a,b, got {value!r}")
         return tuple(coerce(v, typing.get_args(hint)[0], where) for v in value)

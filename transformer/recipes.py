@@ -23,17 +23,9 @@ def load_config(recipe: str, overrides: Sequence[str]) -> Config:
         for each fault.
     """
     config = _get_config(Path(recipe))
-    faults = []
     for key, value in _pairs(overrides):
         section, _, name = key.partition(".")
-        if section not in config:
-            faults.append(f"{_PREFIX}{key}: unknown section '{section}'{did_you_mean(section, config)}")
-        elif name not in config[section]:
-            faults.append(f"{_PREFIX}{key}: unknown key '{name}'{did_you_mean(name, config[section])}")
-        else:
-            config[section][name] = value
-    if faults:
-        raise ConfigError("\n".join(faults))
+        config.setdefault(section, {})[name] = value
     return from_config_dict(config)
 
 

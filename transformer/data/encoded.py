@@ -64,16 +64,15 @@ def encode_corpus(corpus: Corpus, tokenizer: Tokenizer, config: Config, folder: 
     manifest = folder / "counts.json"
     manifest.unlink(missing_ok=True)
     counts: Counts = collections.Counter(dict.fromkeys(("lines", "kept", *_CAUSES, *_TOKENS), 0))
-    bounds = [np.zeros(1, np.int64)]
+    lengths: list[int] = [0]
     with (folder / "tokens.bin").open("wb") as file:
         for block in _blocks(corpus):
             kept = _filtered(block, tokenizer, config, counts)
-            lengths = np.array([len(ids) for ids in kept], np.int64)
-            bounds.append(bounds[-1][-1] + np.cumsum(lengths, dtype=np.int64))
-            flat = np.fromiter(itertools.chain.from_iterable(kept), np.int32, int(lengths.sum()))
+            lengths += map(len, kept)
+            flat = np.fromiter(itertools.chain.from_iterable(kept), np.int32)
             counts["unknown_tokens"] += int((flat == UNK_ID).sum())
             flat.tofile(file)
-    np.save(folder / "bounds.npy", np.concatenate(bounds))
+    np.save(folder / "bounds.npy", np.cumsum(lengths, dtype=np.int64))
     # Last and in one move, so that it vouches for the others.
     temporary = manifest.with_suffix(".tmp")
     temporary.write_text(json.dumps({"key": key, "counts": counts}, indent=2) + "\n")
@@ -87,7 +86,7 @@ def _is_complete(folder: Path, key: str) -> bool:
         known = json.loads((folder / "counts.json").read_text())["key"] == key
         end = int(np.load(folder / "bounds.npy", mmap_mode="r")[-1])
         return known and (folder / "tokens.bin").stat().st_size == 4 * end
-    except (OSError, ValueError, KeyError):
+    except (OSError, EOFError, ValueError, KeyError):
         return False
 
 

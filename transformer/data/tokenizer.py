@@ -110,13 +110,14 @@ class Tokenizer:
                         f"{folder / name}: damaged: sha256 is {found[:12]}..., {_MANIFEST} says "
                         f"{facts['sha256'][:12]}...; restore the file from a copy of the run"
                     )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if set(models) == {"joint.model"}:
+                return Tokenizer(models["joint.model"])
+            return Tokenizer(models["source.model"], models["target.model"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{folder}: no usable tokenizer ({error}); restore the folder from a copy of the run"
+                f"{folder}: no usable tokenizer ({type(error).__name__}: {error}); "
+                "restore the folder from a copy of the run"
             ) from None
-        if set(models) == {"joint.model"}:
-            return Tokenizer(models["joint.model"])
-        return Tokenizer(models["source.model"], models["target.model"])
 
 
 def train_tokenizer(sources: Iterable[str], targets: Iterable[str], config: TokenizerConfig) -> Tokenizer:
@@ -171,12 +172,23 @@ def _train(lines: Iterable[str], config: TokenizerConfig, side: str) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        found = re.search(r"value <= (\d+)", str(error))
-        limit = (
-            f"at most {found[1]} are possible; set config.tokenizer.vocab_size={found[1]}" if found else error
-        )
-        raise DataError(
-            f"config.tokenizer.vocab_size: {config.vocab_size} {config.model_type} pieces cannot be made "
-            f"from the training text ({side}): {limit}"
-        ) from None
+        raise _impossible_size(config, side, str(error)) from None
+    made = _processor(model.getvalue(), side).get_piece_size()
+    if made != config.vocab_size:  # SentencePiece makes a model of characters smaller without a word
+        raise _impossible_size(config, side, f"value <= {made}")
     return model.getvalue()
+
+
+def _impossible_size(config: TokenizerConfig, side: str, reason: str) -> DataError:
+    """Returns the error with the size that SentencePiece's `reason` gives away."""
+    if found := re.search(r"value <= (\d+)", reason):
+        reason = f"at most {found[1]} are possible; set config.tokenizer.vocab_size={found[1]}"
+    elif found := re.search(r"required_chars\. \d+ vs (\d+)", reason):
+        reason = (
+            f"its characters alone are {found[1]}; set config.tokenizer.vocab_size above that, "
+            "or lower character_coverage"
+        )
+    return DataError(
+        f"config.tokenizer.vocab_size: {config.vocab_size} {config.model_type} pieces cannot be made "
+        f"from the training text ({side}): {reason}"
+    )

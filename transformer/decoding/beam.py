@@ -41,13 +41,14 @@ def beam_search(
       beam_size: W, hypotheses kept alive for each row.
       max_length: T, at least the largest limit.
       alpha: exponent of the length penalty.
-      n_best: how many outputs must be exact, 1 to W.
+      n_best: how many outputs are wanted, 1 to W.
       bos_id: first decoder input.
       eos_id: end mark.
       forbidden: ids that are never part of an output.
 
     Returns:
-      W hypotheses a row, of which the first `n_best` are final.
+      W hypotheses a row, of which the first `n_best` are final; the others depend on how long the
+      rest of the batch went on.
     """
     B, W = limit_B.shape[0], beam_size
     no_ids_BWT = jnp.zeros((B, W, max_length), jnp.int32)
@@ -76,8 +77,11 @@ def beam_search(
         top_BC, index_BC = jax.lax.top_k(total_BN, min(2 * W, W * V))
         beam_BC, token_BC = index_BC // V, (index_BC % V).astype(jnp.int32)
         ids_BCT = _gather(state.alive_BWT, beam_BC).at[:, :, state.t].set(token_BC)
+        possible_BC = top_BC > NEVER / 2  # early on there are fewer candidates than places for them
         ends_BC = token_BC == eos_id
-        finished = _merge(state.finished, ids_BCT, top_BC, ends_BC, length_penalty(state.t + 1, alpha), W)
+        finished = _merge(
+            state.finished, ids_BCT, top_BC, ends_BC & possible_BC, length_penalty(state.t + 1, alpha), W
+        )
         alive_BW, kept_BW = jax.lax.top_k(jnp.where(ends_BC, NEVER, top_BC), W)
         parent_BW = jnp.take_along_axis(beam_BC, kept_BW, axis=1)
         return _State(

@@ -23,18 +23,21 @@ def restrict(log_p_BV: jax.Array, temperature: float, top_k: int, top_p: float) 
     Args:
       log_p_BV: log-probabilities.
       temperature: divides them; below 1 sharpens.
-      top_k: how many stay; 0 keeps all.
-      top_p: the likeliest stay whose probabilities, after temperature, first add up to this.
+      top_k: how many stay; 0 keeps all, and so does more than V. Equals of the last one stay too.
+      top_p: the likeliest stay whose probabilities, after temperature and `top_k`, first add up to
+        this.
     """
-    scaled_BV = jax.nn.log_softmax(log_p_BV / temperature)
-    ordered_BV = jnp.flip(jnp.sort(scaled_BV, axis=-1), axis=-1)
-    if top_k:
-        scaled_BV = jnp.where(scaled_BV < ordered_BV[:, top_k - 1 : top_k], NEVER, scaled_BV)
+    scaled_BV = jnp.where(log_p_BV > NEVER, log_p_BV / temperature, NEVER)  # no heat makes it possible
+    if 0 < top_k < scaled_BV.shape[-1]:
+        smallest_B1 = jax.lax.top_k(scaled_BV, top_k)[0][:, -1:]
+        scaled_BV = jnp.where(scaled_BV < smallest_B1, NEVER, scaled_BV)
     if top_p < 1:
-        ordered_BV = jnp.flip(jnp.sort(jax.nn.log_softmax(scaled_BV), axis=-1), axis=-1)
+        # Compared are values of one array: a second log_softmax might round the likeliest away.
+        scaled_BV = jax.nn.log_softmax(scaled_BV)
+        ordered_BV = jnp.flip(jnp.sort(scaled_BV, axis=-1), axis=-1)
         before_BV = jnp.cumsum(jnp.exp(ordered_BV), axis=-1) - jnp.exp(ordered_BV)
         smallest_B1 = jnp.where(before_BV < top_p, ordered_BV, jnp.inf).min(axis=-1, keepdims=True)
-        scaled_BV = jnp.where(jax.nn.log_softmax(scaled_BV) < smallest_B1, NEVER, scaled_BV)
+        scaled_BV = jnp.where(scaled_BV < smallest_B1, NEVER, scaled_BV)
     return scaled_BV
 
 

@@ -15,7 +15,7 @@ class Hypotheses(NamedTuple):
 
     Attributes:
       ids_BWT: int32 token ids; after the end mark, padding (0).
-      score_BW: log-probability over the length penalty; `NEVER` or less where there is none.
+      score_BW: log-probability over the length penalty; `NEVER` where there is none.
       log_prob_BW: sum of the tokens' log-probabilities, end mark included, in nats.
     """
 

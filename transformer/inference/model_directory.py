@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
 from transformer.config import Config
@@ -13,6 +12,7 @@ from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError
 from transformer.io.checkpoint import Checkpoints
 from transformer.io.workdir import Workdir
+from transformer.model.size import parameter_shapes
 from transformer.model.transformer import Transformer
 
 
@@ -88,7 +88,7 @@ def restore_params(checkpoints: Checkpoints, step: int, model: Transformer, conf
 
 def param_shapes(model: Transformer) -> Any:
     """Returns the shapes and dtypes of a model's parameters, to be placed on the first device."""
-    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), *(ids,) * 6)["params"]
     device = SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), parameter_shapes(model)
+    )

@@ -3,8 +3,13 @@
 import re
 from collections.abc import Callable
 
-# After a full stop and the like (with closing quotes or brackets), before white space; CJK marks need none.
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+|(?<=[。！？])")
+# Where a part may end, the best places first. A full stop and the like, with closing quotes or
+# brackets, ends a sentence before white space; CJK marks need none.
+_CUTS = (
+    re.compile(r"(?<=[.!?…؟۔।॥])[\"'”’»)\]]*\s+|(?<=[。！？｡])[」』”’）】》]*\s*"),
+    re.compile(r"\s+"),  # between words
+    re.compile(r"(?<=.)", re.DOTALL),  # between characters
+)
 
 
 def split_line(line: str, length: Callable[[str], int], longest: int) -> list[str]:
@@ -12,38 +17,33 @@ def split_line(line: str, length: Callable[[str], int], longest: int) -> list[st
 
     Args:
       line: the text.
-      length: number of tokens of a text.
+      length: number of tokens of a text. It is called on pieces of the line only, their number of
+        characters all in all about proportional to the line's.
       longest: allowed number of tokens of a part.
 
     Returns:
-      Parts in order, `[line]` if it fits. A single word that is still too long is cut between
-      characters.
+      Parts in order that make up the whole line; `[line]` if it fits. A word that is too long alone
+      is cut between characters; a character that is too long alone stays so.
     """
-    if length(line) <= longest:
-        return [line]
-    ends = [m.end() for m in _SENTENCE_END.finditer(line)]
-    for cuts in (ends, [m.end() for m in re.finditer(r"\s+", line)], list(range(1, len(line)))):
-        pieces = [line[a:b] for a, b in zip([0, *cuts], [*cuts, len(line)], strict=True) if line[a:b].strip()]
-        if len(pieces) > 1:
-            return [
-                part
-                for group in _joined(pieces, length, longest)
-                for part in split_line(group, length, longest)
-            ]
-    return [line]
+    return _split(line, lambda text: length(text) <= longest, 0)
 
 
-def _joined(pieces: list[str], length: Callable[[str], int], longest: int) -> list[str]:
-    """Puts neighbours together while they fit."""
-    groups = [pieces[0]]
-    for piece in pieces[1:]:
-        if length(groups[-1] + piece) <= longest:
-            groups[-1] += piece
-        else:
-            groups.append(piece)
-    # If all fell into one group again, nothing was gained: cut in the middle.
-    return (
-        groups
-        if len(groups) > 1
-        else ["".join(pieces[: len(pieces) // 2]), "".join(pieces[len(pieces) // 2 :])]
-    )
+def _split(text: str, fits: Callable[[str], bool], level: int) -> list[str]:
+    """Returns parts as long as they may be, cut at places of `level` or finer ones."""
+    if level == len(_CUTS) or fits(text):
+        return [text]
+    cuts = sorted({0, len(text), *(match.end() for match in _CUTS[level].finditer(text))})
+    parts: list[str] = []
+    first, end = 0, len(cuts) - 1
+    while first < end:
+        # Doubled until it is too much, then halved: the line is never measured from here to its end.
+        good, bad = first + 1, end + 1
+        while bad - good > 1:
+            tried = min(2 * good - first, end) if bad > end else (good + bad) // 2
+            if fits(text[cuts[first] : cuts[tried]]):
+                good = tried
+            else:
+                bad = tried
+        parts += _split(text[cuts[first] : cuts[good]], fits, level + 1)
+        first = good
+    return parts

@@ -1,26 +1,24 @@
 """Text in, translations out."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
-from transformer.axes import spec
 from transformer.config import DecodeConfig, replace_decode
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from transformer.decoding.beam import beam_search
 from transformer.decoding.sampling import sample
-from transformer.decoding.scores import Hypotheses
+from transformer.decoding.scores import Hypotheses, length_penalty
 from transformer.errors import ConfigError
+from transformer.inference.batches import batches, bucket, num_rows, on_mesh, padded
 from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.inference.splitting import split_line
-from transformer.io.devices import row_shards
 from transformer.model.transformer import Transformer, empty_cache, unstack_layers
 
 
@@ -28,14 +26,16 @@ class Translation(NamedTuple):
     """One output of one input line.
 
     Attributes:
-      text: the translation.
+      text: the translation; a piece that the tokenizer does not know is " ⁇ ".
       score: log-probability over the length penalty ((5 + length) / 6) ** alpha.
       log_prob: log-probability in nats, end mark included.
+      length: number of tokens, end mark included.
     """
 
     text: str
     score: float
     log_prob: float
+    length: int
 
 
 class Translator:
@@ -104,8 +104,9 @@ class Translator:
         """Returns the `n_best` translations of each line, the best first.
 
         A line longer than the model was trained for is split at sentence ends, its parts are
-        translated, and their outputs joined with spaces (log-probabilities add up);
-        `num_split` counts such lines.
+        translated, and their outputs joined with spaces, best with best, second with second;
+        `num_split` counts such lines. Log-probabilities and lengths of the parts add up, and the
+        score is that of the sums. Memory and time grow with the lines: give a large file in blocks.
 
         Args:
           lines: source text.
@@ -117,74 +118,81 @@ class Translator:
           ConfigError: if an option is unknown or cannot be used.
         """
         decode = replace_decode(self._decode, options)
-        if n_best > decode.beam_size or (n_best > 1 and decode.temperature > 0):
+        if not 1 <= n_best <= decode.beam_size or (n_best > 1 and decode.temperature > 0):
             raise ConfigError(
-                f"n_best: {n_best} outputs need a beam_size of at least {n_best} and temperature 0, "
-                f"got beam_size {decode.beam_size}, temperature {decode.temperature}"
+                f"n_best: got {n_best}, expected 1 to beam_size, and 1 when sampling; "
+                f"beam_size is {decode.beam_size}, temperature {decode.temperature}"
             )
-        parts = [self._split(line) for line in lines]
-        flat = [(first_line + i, part) for i, line in enumerate(parts) for part in line]
-        done = iter(self._translate_parts(flat, n_best, decode))
-        return [_join([next(done) for _ in line], n_best) for line in parts]
+        encoded = self._tokenizer.encode_source(lines)
+        parts = [self._split(line, ids) for line, ids in zip(lines, encoded, strict=True)]
+        numbers = [(first_line + i, j) for i, line in enumerate(parts) for j in range(len(line))]
+        flat = [part for line in parts for part in line]
+        done = iter(self._translate_parts(flat, numbers, n_best, decode))
+        return [_join([next(done) for _ in line], n_best, decode.length_penalty) for line in parts]
 
-    def _split(self, line: str) -> list[str]:
-        if not line.strip():
+    def _split(self, line: str, ids: list[int]) -> list[list[int]]:
+        """Returns the ids of each part of a line: none if it is empty, usually one."""
+        if not line.strip() or len(ids) == 1:
             return []
-        if len(self._tokenizer.encode_source([line])[0]) <= self._model.config.max_length:
-            return [line]
+        if len(ids) <= self.max_length:
+            return [ids]
         self.num_split += 1
-        return split_line(
-            line, lambda t: len(self._tokenizer.encode_source([t])[0]), self._model.config.max_length
-        )
+
+        def encode(text: str) -> list[int]:
+            return self._tokenizer.encode_source([text.strip()])[0]
+
+        parts = split_line(line, lambda text: len(encode(text)), self.max_length)
+        return [encode(part) for part in parts if part.strip()]
 
     def _translate_parts(
-        self, parts: Sequence[tuple[int, str]], n_best: int, decode: DecodeConfig
+        self,
+        sentences: Sequence[list[int]],
+        numbers: Sequence[tuple[int, int]],
+        n_best: int,
+        decode: DecodeConfig,
     ) -> list[list[Translation]]:
-        """Translates (line number, text that fits), in batches of like length."""
-        encoded = self._tokenizer.encode_source([text for _, text in parts])
-        order = sorted(range(len(parts)), key=lambda i: (len(encoded[i]), i))
-        results: list[list[Translation]] = [[] for _ in parts]
-        for chosen in _batches(order, [_bucket(len(ids)) for ids in encoded], decode.batch_size):
-            numbers = [parts[i][0] for i in chosen]
-            found = self._run([encoded[i] for i in chosen], numbers, n_best, decode)
+        """Translates ids that fit, in batches of like length; `numbers` are those of line and part."""
+        results: list[list[Translation]] = [[] for _ in sentences]
+        for chosen in batches([len(ids) for ids in sentences], decode.batch_size):
+            found = self._run([sentences[i] for i in chosen], [numbers[i] for i in chosen], n_best, decode)
             for row, i in enumerate(chosen):
-                texts = self._tokenizer.decode_target(found.ids_BWT[row, :n_best])
-                results[i] = [
-                    Translation(text, float(score), float(log_prob))
-                    for text, score, log_prob in zip(
-                        texts, found.score_BW[row], found.log_prob_BW[row], strict=False
-                    )
-                ]
+                ids_WT = found.ids_BWT[row, :n_best]
+                outputs = zip(
+                    self._tokenizer.decode_target(ids_WT),
+                    found.score_BW[row, :n_best].tolist(),
+                    found.log_prob_BW[row, :n_best].tolist(),
+                    (ids_WT != PAD_ID).sum(axis=1).tolist(),
+                    strict=True,
+                )
+                results[i] = [Translation(*output) for output in outputs]
         return results
 
     def _run(
-        self, sentences: list[list[int]], numbers: list[int], n_best: int, decode: DecodeConfig
+        self,
+        sentences: Sequence[list[int]],
+        numbers: Sequence[tuple[int, int]],
+        n_best: int,
+        decode: DecodeConfig,
     ) -> Hypotheses:
-        rows = 1 << (len(sentences) - 1).bit_length()  # few shapes, so few compilations
-        if self._mesh is not None:
-            rows += -rows % row_shards(self._mesh)
-        width = _bucket(max(map(len, sentences)))
-        src_BS = np.zeros((rows, width), np.int32)
-        number_B = np.zeros(rows, np.int32)
-        for i, ids in enumerate(sentences):
-            src_BS[i, : len(ids)] = ids
-            number_B[i] = numbers[i]
-        inputs: Any = (src_BS, number_B)
-        if self._mesh is not None:
-            inputs = tuple(jax.device_put(x, NamedSharding(self._mesh, spec("B"))) for x in inputs)
-        longest = self._model.config.max_length if self._model.config.positions == "learned" else None
-        found = _decode_batch(self._params, *inputs, self._model, n_best, longest, decode)
-        return Hypotheses(*(np.asarray(x) for x in found))
+        rows = num_rows(len(sentences), self._mesh)
+        inputs = on_mesh(
+            self._mesh,
+            padded(sentences, rows, bucket(max(map(len, sentences)))),
+            padded(numbers, rows, 2),
+        )
+        key = jax.random.key(decode.seed)
+        search = dataclasses.replace(decode, seed=0, batch_size=1)  # compiled anew only where it must be
+        return jax.device_get(_decode_batch(self._params, *inputs, key, self._model, n_best, search))
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5, 6))
+@partial(jax.jit, static_argnums=(4, 5, 6))
 def _decode_batch(
     params: Any,
     src_BS: jax.Array,
-    number_B: jax.Array,
+    number_B2: jax.Array,
+    key: jax.Array,
     model: Transformer,
     n_best: int,
-    longest: int | None,
     decode: DecodeConfig,
 ) -> Hypotheses:
     """Encodes once, then searches; one compiled function for each shape."""
@@ -193,8 +201,11 @@ def _decode_batch(
     pos_BS = jnp.broadcast_to(jnp.arange(S), src_BS.shape)
     encoded_BSD = model.apply({"params": params}, src_BS, seg_BS, pos_BS, method="encode")
     source = model.apply({"params": params}, encoded_BSD, method="source_keys")
-    max_length = min(S + decode.max_extra_length, longest or S + decode.max_extra_length)
-    limit_B = jnp.minimum(seg_BS.sum(axis=1) + decode.max_extra_length, max_length)
+    max_length = S + decode.max_extra_length
+    if model.config.positions == "learned":
+        max_length = min(max_length, model.config.max_length)
+    length_B = seg_BS.sum(axis=1)
+    limit_B = jnp.where(length_B > 0, jnp.minimum(length_B + decode.max_extra_length, max_length), 1)
     greedy = decode.beam_size == 1 or decode.temperature > 0
     cache = empty_cache(model.config, B, 1 if greedy else decode.beam_size, max_length)
 
@@ -209,38 +220,21 @@ def _decode_batch(
         forbidden=(PAD_ID, BOS_ID),
     )
     if greedy:
-        key = jax.random.key(decode.seed)
-        key_B = jax.vmap(jax.random.fold_in, (None, 0))(key, number_B)
-        choice = dict(temperature=decode.temperature, top_k=decode.top_k, top_p=decode.top_p)
+        key_B = jax.vmap(lambda n_2: jax.random.fold_in(jax.random.fold_in(key, n_2[0]), n_2[1]))(number_B2)
+        choice: dict[str, Any] = dict(temperature=decode.temperature, top_k=decode.top_k, top_p=decode.top_p)
         return sample(step_fn, cache, limit_B, key_B, **choice, **shared)
     return beam_search(step_fn, cache, limit_B, beam_size=decode.beam_size, n_best=n_best, **shared)
 
 
-def _bucket(length: int) -> int:
-    """Returns the padded source length: a multiple of 8 up to 64, of 32 above."""
-    step = 8 if length <= 64 else 32
-    return -(-length // step) * step
-
-
-def _batches(order: Sequence[int], buckets: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Cuts `order` into lists of at most `size` indices of one bucket each."""
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) == size or buckets[i] != buckets[batch[0]]):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-def _join(parts: list[list[Translation]], n_best: int) -> list[Translation]:
+def _join(parts: list[list[Translation]], n_best: int, alpha: float) -> list[Translation]:
     """Joins the outputs of a line's parts, rank by rank."""
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        return [Translation("", 0.0, 0.0)] * n_best
-    return [
-        Translation(" ".join(t.text for t in rank), sum(t.score for t in rank), sum(t.log_prob for t in rank))
-        for rank in zip(*parts, strict=True)
-    ]
+        return [Translation("", 0.0, 0.0, 0)] * n_best
+    joined = []
+    for rank in zip(*parts, strict=True):
+        log_prob, length = sum(t.log_prob for t in rank), sum(t.length for t in rank)
+        score = log_prob / float(length_penalty(length, alpha))
+        joined.append(Translation(" ".join(t.text for t in rank), score, log_prob, length))
+    return sorted(joined, key=lambda t: -t.score)

@@ -10,9 +10,12 @@ from orbax.checkpoint import checkpoint_managers
 
 from transformer.config import RunConfig
 from transformer.errors import CheckpointError, did_you_mean
+from transformer.io.digests import find_damage, write_digests
 from transformer.io.workdir import write_json
 
 Metrics = dict[str, float]
+
+_ARRAYS = ("params", "optimizer", "ema")
 
 
 class Checkpoints:
@@ -25,6 +28,7 @@ class Checkpoints:
     def __init__(self, folder: Path, run: RunConfig | None = None):
         """Opens `folder`; without `run` for reading only."""
         self._folder = folder.absolute()
+        self._begun: int | None = None  # the step whose save may still go on
         options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
         if run is not None:
             policies: list[Any] = [checkpoint_managers.LatestN(run.keep_latest)]
@@ -43,7 +47,9 @@ class Checkpoints:
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
                 cleanup_tmp_directories=True,
             )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        handlers: dict[str, Any] = {name: ocp.StandardCheckpointHandler() for name in _ARRAYS}
+        handlers["position"] = ocp.JsonCheckpointHandler()
+        self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
     def steps(self) -> list[int]:
         """Returns the steps that have a complete checkpoint, in order."""
@@ -57,9 +63,11 @@ class Checkpoints:
           items: pytrees of arrays by name.
           position: JSON values.
         """
+        self.wait()
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         args["position"] = ocp.args.JsonSave(position)
         self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+        self._begun = step
 
     def add_metrics(self, step: int, metrics: Metrics) -> None:
         """Attaches dev scores to a saved checkpoint; the best ones outlive later saves."""
@@ -84,23 +92,28 @@ class Checkpoints:
         args: dict[str, Any] = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
         args["position"] = ocp.args.JsonRestore()
         try:
+            if damage := find_damage(self._folder / str(step), args):
+                raise self._unusable(step, damage)
             self._check_dtypes(step, like)
             found = self._manager.restore(step, args=ocp.args.Composite(**args))
         except CheckpointError:
             raise
         except Exception as error:  # Orbax raises many kinds for damaged files
             reason = " ".join(str(error).split())[:300]
-            others = [s for s in self.steps() if s != step]
-            raise CheckpointError(
-                f"{self._folder / str(step)}: cannot be restored ({type(error).__name__}: {reason}); "
-                f"move it away to continue from {others[-1] if others else 'the start'}"
-            ) from None
+            raise self._unusable(step, f"{type(error).__name__}: {reason}") from None
         return {name: found[name] for name in like}, found["position"]
+
+    def _unusable(self, step: int, reason: str) -> CheckpointError:
+        others = [s for s in self.steps() if s != step]
+        return CheckpointError(
+            f"{self._folder / str(step)}: cannot be restored ({reason}); "
+            f"move it away to continue from {others[-1] if others else 'the start'}"
+        )
 
     def _check_dtypes(self, step: int, like: dict[str, Any]) -> None:
         """Refuses what Orbax would cast without a word."""
         for name, tree in like.items():
-            saved = self._manager.item_metadata(step)[name]
+            saved = self._manager.item_metadata(step).get(name)
             if saved is None:
                 raise CheckpointError(f"{self._folder / str(step)}: has no item '{name}'")
             dtypes = {_path(p): m.dtype for p, m in jax.tree_util.tree_leaves_with_path(saved.tree)}
@@ -122,20 +135,28 @@ class Checkpoints:
           CheckpointError: if no checkpoint has this metric.
         """
         scored = {s: m for s in self.steps() if (m := self.metrics(s)) is not None}
-        ranked = sorted((s for s in scored if metric in scored[s]), key=lambda s: scored[s][metric])
+        sign = 1 if lower_is_better(metric) else -1
+        # Of equals the newest, as Orbax's policy has it.
+        ranked = sorted(
+            (s for s in scored if metric in scored[s]), key=lambda s: (sign * scored[s][metric], -s)
+        )
         if not ranked:
             names = {name for m in scored.values() for name in m}
             raise CheckpointError(
                 f"{self._folder}: no checkpoint has '{metric}'{did_you_mean(metric, names)}"
             )
-        return ranked[:count] if lower_is_better(metric) else ranked[::-1][:count]
+        return ranked[:count]
 
     def wait(self) -> None:
         """Returns when every save that was begun is complete."""
         self._manager.wait_until_finished()
+        if self._begun is not None:
+            write_digests(self._folder / str(self._begun))
+            self._begun = None
 
     def close(self) -> None:
         """Completes all saves and lets go of the folder."""
+        self.wait()
         self._manager.close()
 
 

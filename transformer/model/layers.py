@@ -150,7 +150,8 @@ class DecoderLayer(Layer):
                 )
             )
             k, v = (x.reshape(B * W, T, H, K) for x in written)
-            return self.self_attention.attend(y_BWD.reshape(B * W, 1, -1), k, v, seen_111T).reshape(y_BWD.shape)
+            y_N1D = y_BWD.reshape(B * W, 1, -1)
+            return self.self_attention.attend(y_N1D, k, v, seen_111T).reshape(y_BWD.shape)
 
         x_BWD = self.residual(x_BWD, self.self_attention_norm, attend, True)
         return self._read_source(x_BWD, source, cross_mask_B1TS, True), written

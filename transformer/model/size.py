@@ -33,7 +33,7 @@ def count_parameters(model: Transformer) -> dict[str, int]:
     return {**parts, "total": sum(parts.values())}
 
 
-def flops_per_token(model: Transformer, source_length: int, target_length: int) -> float:
+def flops_per_token(model: Transformer, source_length: float, target_length: float) -> float:
     """Returns the floating-point operations of training, per target token.
 
     Only matrix products are counted, [m, k] x [k, n] as 2mnk, and the backward pass as twice the
@@ -113,14 +113,14 @@ def _activations(model: Transformer, rows: int, row_length: int, loss_chunk: int
     """Returns the bytes kept for the backward pass, estimated.
 
     Per position, an attention keeps queries, keys, values, their mixture, the sum before the norm
-    and the normed sum (6 D), and weights before and after the cast (2 H S); a feed-forward network
-    keeps two hidden vectors, the sum and the normed sum (2 F + 2 D). With `remat` a layer keeps its
-    input, and one layer at a time is whole. The loss keeps the gradients of its inputs, and three
-    arrays of a chunk's logits.
+    and the normed sum (6 D), and scores, weights and their cast (3 H S); a feed-forward network
+    keeps three hidden vectors, the sum and the normed sum (3 F + 2 D). With `remat` a layer keeps
+    its input, and one layer at a time is whole. The loss keeps the gradients of its inputs, and
+    three arrays of a chunk's logits.
     """
     c = model.config
     D, F, HS = c.d_model, c.d_ff, c.num_heads * row_length
-    encoder_layer, decoder_layer = 8 * D + 2 * F + 2 * HS, 14 * D + 2 * F + 4 * HS
+    encoder_layer, decoder_layer = 8 * D + 3 * F + 3 * HS, 14 * D + 3 * F + 6 * HS
     if c.remat:
         layers = (c.num_encoder_layers + c.num_decoder_layers) * D + max(encoder_layer, decoder_layer)
     else:

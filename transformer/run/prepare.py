@@ -62,6 +62,8 @@ def prepare_data(config: Config, workdir: Workdir, note: Note) -> PreparedData:
         names = ", ".join(c.name for c in train)
         causes = "; ".join(left_out(c.counts) for c in encoded_train)
         raise DataError(f"{names}: no usable line to train on (left out: {causes})")
+    if not Tokenizer.exists(workdir.tokenizer):  # an attempt that fails above leaves none to the next one
+        tokenizer.save(workdir.tokenizer)
     weights = [c.weight for c in train if c.weight is not None]
     return PreparedData(
         tokenizer, encoded_train, weights or None, encoded_dev, dev_lines(dev, config.run.eval_lines), counts
@@ -116,9 +118,7 @@ def _tokenizer(config: Config, workdir: Workdir, corpora: Sequence[Corpus], note
     if not any(map(str.strip, sources + targets)):
         names = ", ".join(corpus.name for corpus in corpora)
         raise DataError(f"{names}: no usable line to train on; every line is empty or not UTF-8")
-    tokenizer = train_tokenizer(sources, targets, config.tokenizer)
-    tokenizer.save(workdir.tokenizer)
-    return tokenizer
+    return train_tokenizer(sources, targets, config.tokenizer)
 
 
 def _every_nth(corpora: Sequence[Corpus], n: int) -> Iterator[tuple[str, str] | None]:

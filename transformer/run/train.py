@@ -1,6 +1,6 @@
 """Training: set-up, resume, loop.
 
-Order: data -> mesh -> model and optimizer -> state (new or restored) -> loop. Whatever the user can
+Order: mesh -> data -> model and optimizer -> state (new or restored) -> loop. Whatever the user can
 have got wrong is found before anything is compiled.
 """
 
@@ -68,8 +68,8 @@ def train(config: Config, root: str) -> None:
     for line in workdir.check_config(config):
         say(f"changed: {line}")
     with StopRequest() as stop:
-        data = prepare_data(config, workdir, say)
         mesh = make_mesh(config.mesh)
+        data = prepare_data(config, workdir, say)
         workdir.save_config(config)
         # On one device there is nothing to constrain.
         with jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext():
@@ -100,7 +100,8 @@ class _Run:
         self.dropout_key = jax.random.key(config.run.dropout_seed)
         run = config.run
         self.log = RunLog(workdir.root, run.num_steps, self.position.step, run.log_every)
-        self.log.record("data", self.position.step, data.counts)
+        if not self.position.step:
+            self.log.record("data", 0, data.counts)
 
     def _restored_or_new(self) -> TrainState:
         steps = self.checkpoints.steps()

@@ -96,7 +96,7 @@ def train_step(
     metrics, grads = gradients(state.params, batch, jax.random.fold_in(key, state.step), model, config)
     rate = learning_rate(config.model, config.optim, config.run.num_steps)
     metrics["learning_rate"] = rate(state.step)
-    metrics["gradient_norm"] = optax.global_norm(grads)
+    metrics["gradient_norm"] = optax.tree.norm(grads)
     metrics["source_tokens"] = jnp.sum(batch.src_seg_BS > 0)
     metrics["target_tokens"] = jnp.sum(batch.tgt_seg_BT > 0)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)

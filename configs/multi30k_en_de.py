@@ -1,0 +1,39 @@
+"""Multi30k, English to German: captions of pictures as people wrote them, with case and punctuation.
+
+    transformer train --config configs/multi30k_en_de.py --workdir runs/multi30k_en_de
+    transformer average --model runs/multi30k_en_de --last 10 --output runs/multi30k_en_de_averaged
+    transformer evaluate --model runs/multi30k_en_de_averaged
+
+The last command scores all three test sets: 2016 and 2017 Flickr, 2017 COCO.
+
+Data: github.com/multi30k/dataset, the files of data/task1/raw as they are, put into data/multi30k
+(elsewhere: --config.data.root=DIR): {train,val,test_2016_flickr,test_2017_flickr,test_2017_mscoco}
+with the endings .en.gz and .de.gz; 29,000 pairs to train on, 1,014 for dev, 1,000 + 1,000 + 461 to test.
+
+Hardware, time, score: Not run here.
+"""
+
+from ml_collections import ConfigDict
+
+from transformer.config import default_config
+
+TESTS = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco")
+
+
+def get_config() -> ConfigDict:
+    config = default_config()
+    config.model.preset = "tiny"  # larger models learn 29,000 pairs by heart
+    config.model.max_length = 64
+    config.data.root = "data/multi30k"
+    for side, language in (("source", "en"), ("target", "de")):
+        config.data[f"train_{side}"] = (f"train.{language}.gz",)
+        config.data[f"dev_{side}"] = (f"val.{language}.gz",)
+        config.data[f"test_{side}"] = tuple(f"{test}.{language}.gz" for test in TESTS)
+    config.optim.learning_rate = 0.005
+    config.optim.warmup_steps = 2000
+    config.run.num_steps = 8000
+    config.run.eval_every = 500
+    config.run.save_every = 500
+    config.run.keep_latest = 10
+    config.decode.beam_size = 5
+    return config

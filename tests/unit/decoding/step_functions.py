@@ -1,0 +1,45 @@
+"""Toy models with memory: the next token depends on all before it, through the cache alone."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+BOS, EOS = 0, 1
+
+
+class Recurrent:
+    """h' = tanh(h A + E[token]) with logits h' U; as a step function, and one sequence at a time in NumPy."""
+
+    def __init__(self, seed: int, batch: int, vocab: int, size: int = 6, sharpness: float = 2.5):
+        draw = np.random.default_rng(seed)
+        self.A = draw.normal(size=(size, size))
+        self.E = draw.normal(size=(vocab, size))
+        self.U = sharpness * draw.normal(size=(size, vocab))
+        self.first_BK = draw.normal(size=(batch, size))  # what makes the rows differ
+
+    def step(self, token_BW: Any, t: Any, h_BWK: Any) -> tuple[Any, Any]:
+        h_BWK = jnp.tanh(h_BWK @ jnp.float32(self.A) + jnp.float32(self.E)[token_BW])
+        return h_BWK @ jnp.float32(self.U), h_BWK
+
+    def cache(self, width: int, rows: slice = slice(None)) -> Any:
+        first_BK = jnp.float32(self.first_BK[rows])
+        return jnp.broadcast_to(first_BK[:, None], (len(first_BK), width, first_BK.shape[1]))
+
+    def log_probs(self, row: int, prefix: tuple[int, ...]) -> np.ndarray:
+        """Log-probabilities of what follows `prefix` in a row."""
+        h = self.first_BK[row]
+        for token in (BOS, *prefix):
+            h = np.tanh(h @ self.A + self.E[token])
+        logits = h @ self.U
+        return logits - np.log(np.exp(logits).sum())
+
+    def log_prob(self, row: int, ids: tuple[int, ...]) -> float:
+        return sum(self.log_probs(row, ids[:t])[token] for t, token in enumerate(ids))
+
+
+def output(ids: np.ndarray) -> tuple[int, ...]:
+    """The ids up to their end mark; behind it there must be padding only."""
+    end = list(ids).index(EOS) + 1
+    assert not ids[end:].any()
+    return tuple(int(i) for i in ids[:end])

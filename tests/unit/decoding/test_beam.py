@@ -1,0 +1,143 @@
+"""Beam search against all possible outputs, and against a beam search that keeps Python lists."""
+
+import itertools
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from step_functions import BOS, EOS, Recurrent, output
+
+from transformer.decoding.beam import beam_search
+from transformer.decoding.sampling import sample
+from transformer.decoding.scores import NEVER
+
+V, ROWS = 5, 6
+LETTERS = tuple(i for i in range(V) if i not in (BOS, EOS))  # BOS is forbidden
+LIMITS = (5, 4, 5, 2, 3, 1)
+ALPHAS = (0.0, 0.6, 1.0, -0.5)
+
+
+def penalty(length: int, alpha: float) -> float:
+    return ((5 + length) / 6) ** alpha
+
+
+@cache
+def every_output(model: Recurrent, row: int, limit: int) -> dict[tuple[int, ...], float]:
+    """All outputs of a row with their log-probabilities."""
+    every = {}
+    for length in range(limit):
+        for letters in itertools.product(LETTERS, repeat=length):
+            every[(*letters, EOS)] = model.log_prob(row, (*letters, EOS))
+    return every
+
+
+def simple_beam(model: Recurrent, row: int, limit: int, width: int, alpha: float) -> list[tuple[float, tuple]]:
+    """(score, output) of all that a beam of `width` comes across, the best first; never stops early."""
+    alive, finished = [(0.0, ())], []
+    for t in range(limit):
+        found = [
+            (total + step[token], (*ids, token))
+            for total, ids in alive
+            for step in [model.log_probs(row, ids)]
+            for token in ((EOS,) if t == limit - 1 else (*LETTERS, EOS))
+        ]
+        found = sorted(found, reverse=True)[: 2 * width]
+        finished += [(total / penalty(t + 1, alpha), ids) for total, ids in found if ids[-1] == EOS]
+        alive = [(total, ids) for total, ids in found if ids[-1] != EOS][:width]
+    return sorted(finished, reverse=True)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Recurrent(seed=0, batch=ROWS, vocab=V)
+
+
+@pytest.fixture(scope="module")
+def search(model):
+    @partial(jax.jit, static_argnums=(3, 4))
+    def compiled(start, limit_B, alpha, width, n_best):
+        return beam_search(
+            model.step,
+            start,
+            limit_B,
+            beam_size=width,
+            max_length=5,
+            alpha=alpha,
+            n_best=n_best,
+            bos_id=BOS,
+            eos_id=EOS,
+            forbidden=(BOS,),
+        )
+
+    def run(width, alpha, n_best, rows=slice(None), limits=LIMITS):
+        found = compiled(model.cache(width, rows), jnp.array(limits[rows]), alpha, width, n_best)
+        return jax.tree.map(np.asarray, found)
+
+    return run
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_a_beam_as_wide_as_all_continuations_is_exhaustive_search(model, search, alpha):
+    width, n_best = len(LETTERS) ** 4, 10
+    found = search(width, alpha, n_best)
+    for row, limit in enumerate(LIMITS):
+        every = every_output(model, row, limit)
+        by_score = sorted(every, key=lambda ids: every[ids] / penalty(len(ids), alpha), reverse=True)
+        for rank, ids in enumerate(by_score[:n_best]):
+            assert output(found.ids_BWT[row, rank]) == ids
+            assert found.log_prob_BW[row, rank] == pytest.approx(every[ids], abs=1e-4)
+            assert found.score_BW[row, rank] == pytest.approx(
+                every[ids] / penalty(len(ids), alpha), abs=1e-4
+            )
+        # Where there are fewer outputs than places, the rest is marked as nothing.
+        assert (found.score_BW[row, len(every) :] == NEVER).all()
+        assert (np.diff(found.score_BW[row]) <= 0).all()
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize(("width", "n_best"), [(1, 1), (2, 2)])
+def test_a_narrow_beam_finds_what_the_plain_algorithm_finds_without_stopping_early(
+    model, search, width, n_best, alpha
+):
+    found = search(width, alpha, n_best)
+    for row, limit in enumerate(LIMITS):
+        expected = simple_beam(model, row, limit, width, alpha)[:n_best]
+        assert [output(ids) for ids in found.ids_BWT[row, : len(expected)]] == [ids for _, ids in expected]
+        np.testing.assert_allclose(
+            found.score_BW[row, : len(expected)], [score for score, _ in expected], atol=1e-4
+        )
+
+
+def test_a_narrow_beam_is_not_always_right(model, search):
+    """Otherwise the toy model were too easy for the tests above."""
+    narrow, wide = search(2, 0.0, 2), search(len(LETTERS) ** 4, 0.0, 10)
+    assert (narrow.score_BW[:, 0] < wide.score_BW[:, 0] - 1e-3).any()
+
+
+def test_rows_do_not_depend_on_each_other(search):
+    together = search(2, 0.6, 2)
+    for row in range(ROWS):
+        alone = search(2, 0.6, 2, rows=slice(row, row + 1))
+        np.testing.assert_array_equal(alone.ids_BWT[0, :2], together.ids_BWT[row, :2])
+        np.testing.assert_allclose(alone.score_BW[0, :2], together.score_BW[row, :2], atol=1e-5)
+
+
+def test_each_row_ends_at_its_own_limit(search):
+    found = search(2, 20.0, 2)  # so that the longest outputs are the best
+    lengths = [[len(output(ids)) for ids in row_WT if ids.any()] for row_WT in found.ids_BWT]
+    assert [max(row) for row in lengths] == list(LIMITS)
+
+
+def test_a_beam_of_one_is_at_least_as_good_as_greedy(model, search):
+    """It also keeps end marks that were not the likeliest token, so it may be better."""
+    found = search(1, 0.0, 1)
+    fixed = dict(max_length=5, alpha=0.0, bos_id=BOS, eos_id=EOS, forbidden=(BOS,))
+    greedy = jax.jit(lambda h, limit_B: sample(model.step, h, limit_B, None, **fixed))(
+        model.cache(1), jnp.array(LIMITS)
+    )
+    gain_B = found.score_BW[:, 0] - np.asarray(greedy.score_BW[:, 0])
+    same_B = (found.ids_BWT[:, 0] == np.asarray(greedy.ids_BWT[:, 0])).all(axis=1)
+    assert (gain_B[~same_B] > 0).all()
+    np.testing.assert_allclose(gain_B[same_B], 0, atol=1e-5)

@@ -1,0 +1,47 @@
+"""Sentences of any length in arrays of few shapes, so that few functions are compiled."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from transformer.axes import spec
+from transformer.io.devices import row_shards
+
+
+def bucket(length: int) -> int:
+    """Returns the padded length: a multiple of 8 up to 64, of 32 above."""
+    step = 8 if length <= 64 else 32
+    return -(-length // step) * step
+
+
+def batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Yields the indices of all lengths, the shortest first, in lists of at most `size` and one bucket."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for _, same in itertools.groupby(order, key=lambda i: bucket(lengths[i])):
+        while chosen := list(itertools.islice(same, size)):
+            yield chosen
+
+
+def num_rows(count: int, mesh: Mesh | None) -> int:
+    """Returns the rows of an array for `count` sentences: a power of two that the mesh divides evenly."""
+    rows = 1 << (count - 1).bit_length()
+    return rows if mesh is None else rows + -rows % row_shards(mesh)
+
+
+def padded(sentences: Sequence[Sequence[int]], rows: int, width: int) -> np.ndarray:
+    """Returns int32 [rows, width] that begins with the sentences and is filled up with padding (0)."""
+    ids_BS = np.zeros((rows, width), np.int32)
+    for row, ids in enumerate(sentences):
+        ids_BS[row, : len(ids)] = ids
+    return ids_BS
+
+
+def on_mesh(mesh: Mesh | None, *arrays: np.ndarray) -> Any:
+    """Returns the arrays with their rows divided over the mesh, or as they are without one."""
+    if mesh is None:
+        return arrays
+    return tuple(jax.device_put(x, NamedSharding(mesh, spec("B"))) for x in arrays)

@@ -1,0 +1,127 @@
+"""Log-probabilities of given translations."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from transformer.config import ModelConfig
+from transformer.data.tokenizer import BOS_ID, PAD_ID, Tokenizer
+from transformer.decoding.scores import length_penalty as penalty
+from transformer.errors import ConfigError, DataError
+from transformer.inference.batches import batches, bucket, num_rows, on_mesh, padded
+from transformer.inference.model_directory import LoadedModel, load_model
+from transformer.model.masks import shift_right
+from transformer.model.transformer import Transformer, output_embedding
+from transformer.training.loss import token_log_probs
+
+_CHUNK = 512  # tokens whose logits exist at one time
+
+
+class Scorer:
+    """Scores pairs of lines with one model.
+
+    Example:
+      >>> scorer = Scorer.load("runs/quickstart")
+      >>> scorer.score(["January 5, 2024"], ["5. Januar 2024"])
+      [-0.4]
+    """
+
+    def __init__(self, model: Transformer, params: Any, tokenizer: Tokenizer, mesh: Mesh | None = None):
+        """Takes a model with its parameters and tokenizer; `mesh` divides rows."""
+        self._model = model
+        self._params = params
+        self._tokenizer = tokenizer
+        self._mesh = mesh
+
+    @classmethod
+    def load(cls, path: str | Path, checkpoint: str = "best") -> "Scorer":
+        """Loads a run or an averaged model; arguments and errors as `Translator.load`."""
+        return cls.of(load_model(path, checkpoint))
+
+    @classmethod
+    def of(cls, loaded: LoadedModel) -> "Scorer":
+        """Returns a scorer of a model that is loaded already."""
+        return cls(loaded.model, loaded.params, loaded.tokenizer)
+
+    def score(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        batch_size: int = 64,
+        length_penalty: float = 0.0,
+    ) -> list[float]:
+        """Returns the log-probability of each target given its source, in nats, end mark included.
+
+        Nothing is split or left out, and an empty target has the probability of the bare end mark.
+
+        Args:
+          sources: source text.
+          targets: one translation of each line.
+          batch_size: pairs scored together.
+          length_penalty: alpha; log-probabilities are divided by ((5 + length) / 6) ** alpha.
+
+        Raises:
+          ConfigError: if the batch size is below 1.
+          DataError: if the numbers of lines differ, or a line has more tokens than the model has
+            learned positions.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: must be at least 1, got {batch_size}")
+        if len(sources) != len(targets):
+            raise DataError(
+                f"got {len(sources):,} sources and {len(targets):,} targets; give one target for each source"
+            )
+        pairs = list(
+            zip(self._tokenizer.encode_source(sources), self._tokenizer.encode_target(targets), strict=True)
+        )
+        check_positions(self._model.config, pairs)
+        scores = [0.0] * len(pairs)
+        # Both sides are padded to one length: a little more work, far fewer shapes.
+        lengths = [max(map(len, pair)) for pair in pairs]
+        for chosen in batches(lengths, batch_size):
+            rows, width = num_rows(len(chosen), self._mesh), bucket(max(lengths[i] for i in chosen))
+            sides = zip(*(pairs[i] for i in chosen), strict=True)
+            inputs = on_mesh(self._mesh, *(padded(side, rows, width) for side in sides))
+            found = np.asarray(_score_batch(self._params, *inputs, length_penalty, self._model)).tolist()
+            for row, i in enumerate(chosen):
+                scores[i] = found[row]
+        return scores
+
+
+def check_positions(config: ModelConfig, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> None:
+    """Checks that learned positions reach the ends of all (source, target) ids.
+
+    Raises:
+      DataError: naming the first line that is too long.
+    """
+    if config.positions != "learned":
+        return
+    for line, pair in enumerate(pairs, 1):
+        for side, ids in zip(("source", "target"), pair, strict=True):
+            if len(ids) > config.max_length:
+                raise DataError(
+                    f"{side} line {line}: has {len(ids)} tokens, the model learned positions for "
+                    f"{config.max_length} (model.max_length); split the line"
+                )
+
+
+@partial(jax.jit, static_argnames="model")
+def _score_batch(
+    params: Any, src_BS: jax.Array, tgt_BT: jax.Array, alpha: float, model: Transformer
+) -> jax.Array:
+    """Returns score_B, float32; one compiled function for each shape."""
+    sides = []
+    for ids in (src_BS, tgt_BT):
+        pos = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+        sides.append((ids, (ids != PAD_ID).astype(jnp.int32), pos))
+    source, (_, tgt_seg_BT, tgt_pos_BT) = sides
+    tgt_in_BT = shift_right(tgt_BT, tgt_pos_BT, BOS_ID)
+    y_BTD: Any = model.apply({"params": params}, *source, tgt_in_BT, tgt_seg_BT, tgt_pos_BT)
+    log_p_BT, _ = token_log_probs(y_BTD, output_embedding(params, model.config), tgt_BT, _CHUNK)
+    return jnp.sum(log_p_BT * tgt_seg_BT, axis=1) / penalty(tgt_seg_BT.sum(axis=1), alpha)
