@@ -11,7 +11,8 @@ BOS, EOS = 0, 1
 class Recurrent:
     """h' = tanh(h A + E[token]) with logits h' U; as a step function, and one sequence at a time in NumPy."""
 
-    def __init__(self, seed: int, batch: int, vocab: int, size: int = 6, sharpness: float = 2.5):
+    def __init__(self, seed: int, batch: int, vocab: int, *, sharpness: float):
+        size = 6
         draw = np.random.default_rng(seed)
         self.A = draw.normal(size=(size, size))
         self.E = draw.normal(size=(vocab, size))

@@ -7,6 +7,7 @@ import pytest
 from reference import reference_cases as cases
 
 from transformer.model.dropout import Dropout, dropout, keep_mask
+from transformer.model.transformer import Transformer
 
 SHAPE = (400, 501)  # the last axis is not a multiple of the four values of a random word
 
@@ -56,16 +57,19 @@ def test_identity_needs_no_random_key(rate: float, deterministic: bool) -> None:
 
 
 def test_model_drops_only_in_training() -> None:
-    """All three rates; each one alone changes the output, repeatably."""
-    plain = cases.build(cases.model_config(num_encoder_layers=1))
-    params, (inputs, _) = cases.random_params(plain), cases.batch(plain)
-    expected = plain.apply({"params": params}, *inputs)
-    for name in ("dropout_rate", "attention_dropout_rate", "activation_dropout_rate"):
-        model = cases.build(cases.model_config(num_encoder_layers=1, **{name: 0.5}))
-        np.testing.assert_array_equal(model.apply({"params": params}, *inputs), expected)
+    """Each of the three rates alone changes the output, repeatably."""
+    sizes = dict(num_encoder_layers=1)
+    plain = cases.build(cases.model_config(**sizes))
+    params, (inputs, _) = jax.tree.map(jnp.asarray, cases.random_params(plain)), cases.batch(plain)
+    names = ("dropout_rate", "attention_dropout_rate", "activation_dropout_rate")
+    every = cases.build(cases.model_config(**sizes, **dict.fromkeys(names, 0.5)))
+    expected, found = (jax.jit(m.apply)({"params": params}, *inputs) for m in (plain, every))
+    np.testing.assert_array_equal(found, expected)
+    for name in names:
+        model = cases.build(cases.model_config(**sizes, **{name: 0.5}))
 
         @jax.jit
-        def train(key: jax.Array, model=model) -> jax.Array:
+        def train(key: jax.Array, model: Transformer = model) -> jax.Array:
             return model.apply({"params": params}, *inputs, deterministic=False, rngs={"dropout": key})
 
         first, again, other = (np.asarray(train(jax.random.key(seed))) for seed in (0, 0, 1))

@@ -1,0 +1,66 @@
+"""A small random model with a tokenizer of words: what it writes is read back as the same tokens."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from transformer.config import from_config_dict
+from transformer.data.tokenizer import EOS_ID, train_tokenizer
+from transformer.inference.model_directory import LoadedModel
+from transformer.model.transformer import Transformer
+
+WORDS = "ant bee cat dog eel fox gnu hen".split()
+
+
+def make_model(**changes) -> LoadedModel:
+    """Returns a model with random parameters, large enough to make its choices clear."""
+    config = from_config_dict(
+        {
+            "model": dict(
+                d_model=16,
+                d_ff=32,
+                num_heads=2,
+                num_encoder_layers=2,
+                num_decoder_layers=2,
+                max_length=16,
+                tied_embeddings="none",
+                **changes,
+            ),
+            "tokenizer": dict(model_type="word", vocab_size=4 + 2 * len(WORDS)),
+            "decode": dict(max_extra_length=6, batch_size=4),
+        }
+    )
+    text = [f"{word} {word}." for word in WORDS]
+    tokenizer = train_tokenizer(text, text, config.tokenizer)
+    model = Transformer(config.model, tokenizer.source_vocab, tokenizer.target_vocab)
+    ids = (jnp.zeros((1, 1), jnp.int32),) * 6
+    params = jax.jit(model.init)(jax.random.key(3), *ids)["params"]
+    params = jax.tree.map(lambda x: 2.5 * x, params)
+    output = params["output"]["embedding"]
+    params["output"] = {"embedding": output.at[EOS_ID].mul(2.5)}  # so that outputs differ in length
+    return LoadedModel(config, tokenizer, model, params, 0)
+
+
+@pytest.fixture(scope="session")
+def loaded() -> LoadedModel:
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def learned() -> LoadedModel:
+    """The same with learned positions, which end at `max_length`."""
+    return make_model(positions="learned")
+
+
+@pytest.fixture(scope="session")
+def scanned(loaded) -> LoadedModel:
+    """The same parameters as `loaded`, stacked, in a model that scans its layers."""
+    params = dict(loaded.params)
+    for stack in ("encoder", "decoder"):
+        layers = [params[stack][f"layer_{i}"] for i in range(2)]
+        params[stack] = {"layers": jax.tree.map(lambda *x: jnp.stack(x), *layers)}
+    config = dataclasses.replace(loaded.config.model, scan_layers=True)
+    model = dataclasses.replace(loaded.model, config=config)
+    return dataclasses.replace(loaded, model=model, params=params)

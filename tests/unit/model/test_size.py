@@ -1,0 +1,105 @@
+"""Parameters, FLOPs and memory against the paper's sizes, XLA's own counts and real trees."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from transformer.config import Config, ModelConfig, OptimConfig, from_config_dict
+from transformer.data.batch import Batch
+from transformer.model.size import count_parameters, flops_per_token, memory_estimate, parameter_shapes
+from transformer.model.transformer import Transformer
+from transformer.steps.train_step import gradients
+from transformer.training.optimizer import make_optimizer
+
+VOCAB = 37_000
+# d_model, d_ff, layers of each stack: table 3 of the paper for base and big.
+SIZES = {"tiny": (128, 256, 4), "small": (256, 1024, 3), "base": (512, 2048, 6), "big": (1024, 4096, 6)}
+SMALL = ModelConfig(
+    d_model=64, d_ff=192, num_heads=4, num_encoder_layers=2, num_decoder_layers=3, dropout_rate=0.0
+)
+
+
+@pytest.mark.parametrize("preset", SIZES)
+def test_parameters_of_presets(preset: str) -> None:
+    d, f, layers = SIZES[preset]
+    attention, feed_forward, norm = 4 * d * d, d * f + f + f * d + d, 2 * d
+    expected = {
+        "embeddings": VOCAB * d,
+        "encoder": layers * (attention + feed_forward + 2 * norm),
+        "decoder": layers * (2 * attention + feed_forward + 3 * norm),
+        "output": 0,
+    }
+    config = from_config_dict({"model": {"preset": preset}}).model
+    found = count_parameters(Transformer(config, VOCAB, VOCAB))
+    assert found == {**expected, "total": sum(expected.values())}
+    if preset == "base":
+        assert 63e6 < found["total"] < 65e6
+
+
+def test_parameters_of_every_option() -> None:
+    d, f, v, w = 8, 12, 30, 20
+    config = ModelConfig(
+        d_model=d,
+        d_ff=f,
+        num_heads=2,
+        num_encoder_layers=2,
+        num_decoder_layers=1,
+        max_length=16,
+        norm="pre",
+        positions="learned",
+        attention_bias=True,
+        tied_embeddings="none",
+        scan_layers=True,
+    )
+    attention, feed_forward, norm, positions = 4 * d * d + 4 * d, 2 * d * f + f + d, 2 * d, 16 * d
+    expected = {
+        "embeddings": (v + w) * d,
+        "encoder": 2 * (attention + feed_forward + 2 * norm) + norm + positions,
+        "decoder": 2 * attention + feed_forward + 3 * norm + norm + positions,
+        "output": w * d,
+    }
+    assert count_parameters(Transformer(config, v, w)) == {**expected, "total": sum(expected.values())}
+
+
+def test_forward_flops_are_what_xla_counts() -> None:
+    model, rows, S, T = Transformer(SMALL, 500, 500), 2, 24, 40
+    src, tgt = jax.ShapeDtypeStruct((rows, S), jnp.int32), jax.ShapeDtypeStruct((rows, T), jnp.int32)
+    variables = {"params": parameter_shapes(model)}
+
+    def forward(variables: dict, *inputs: jax.Array) -> jax.Array:
+        return model.apply(variables, model.apply(variables, *inputs), method="logits")
+
+    cost = jax.jit(forward).lower(variables, src, src, src, tgt, tgt, tgt).compile().cost_analysis()
+    # XLA also counts softmax, norms and additions: a few percent at this size.
+    assert rows * T * flops_per_token(model, S, T) / 3 == pytest.approx(cost["flops"], rel=0.06)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "lion", "adafactor"])
+def test_memory_of_parameters_and_optimizer_is_exact(name: str) -> None:
+    config = from_config_dict({"model": {"preset": "small", "tied_embeddings": "none"}}).model
+    model = Transformer(config, 1000, 2000)
+    shapes = parameter_shapes(model)
+    tx = make_optimizer(config, OptimConfig(name=name), num_steps=10)
+    state = jax.tree.leaves(jax.eval_shape(tx.init, shapes))
+    found = memory_estimate(model, name, rows=2, row_length=16, ema=True)
+    parameters = 4 * count_parameters(model)["total"]
+    assert found["parameters"] == found["gradients"] == found["ema"] == parameters
+    # Left out are step counters, and Adafactor's placeholders of one number.
+    small = 8 + 8 * len(jax.tree.leaves(shapes))
+    assert 0 <= sum(x.size * x.dtype.itemsize for x in state) - found["optimizer"] <= small
+    assert found["total"] == sum(n for part, n in found.items() if part != "total")
+    assert memory_estimate(model, name, rows=2, row_length=16, ema=False)["ema"] == 0
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_activations_are_about_what_xla_allocates(remat: bool) -> None:
+    config = Config(model=ModelConfig(**{**vars(SMALL), "scan_layers": True, "remat": remat}))
+    model, (rows, length) = Transformer(config.model, 500, 500), (32, 64)
+    ids = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    step = jax.jit(partial(gradients, model=model, config=config))
+    compiled = step.lower(parameter_shapes(model), Batch(*(ids,) * 6), key).compile()
+    found = memory_estimate(model, "adam", rows, length, ema=False)["activations"]
+    assert found == pytest.approx(compiled.memory_analysis().temp_size_in_bytes, rel=0.35)
