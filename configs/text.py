@@ -1,6 +1,6 @@
-"""Your own text: two files, line n of one the translation of line n of the other.
+r"""Your own text: two files, line n of one the translation of line n of the other.
 
-    transformer train --config configs/text.py --workdir runs/text \\
+    transformer train --config configs/text.py --workdir runs/text \
         --config.data.train_source=train.en --config.data.train_target=train.de
     transformer evaluate --model runs/text --split dev --show 10
     transformer translate --model runs/text < new.en > new.de

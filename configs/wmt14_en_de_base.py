@@ -1,4 +1,4 @@
-"""WMT14, English to German: the base model of the paper (section 5, table 2).
+r"""WMT14, English to German: the base model of the paper (section 5, table 2).
 
     transformer train --config configs/wmt14_en_de_base.py --workdir runs/wmt14_en_de_base
     transformer average --model runs/wmt14_en_de_base --last 5 --output runs/wmt14_en_de_base_averaged
@@ -8,7 +8,7 @@ Data: wmt14_translate/de-en of TensorFlow Datasets: 4.5 million pairs, newstest2
 newstest2014 to test. Prepare it once (elsewhere: data_dir='DIR' there, --config.data.tfds_dir=DIR here):
 
     pip install -e '.[tfds]'
-    python -c "import tensorflow_datasets as tfds, tensorflow_datasets.translate; \\
+    python -c "import tensorflow_datasets as tfds, tensorflow_datasets.translate; \
         tfds.builder('wmt14_translate/de-en', file_format='array_record').download_and_prepare()"
 
 As in the paper: 37,000 joint BPE pieces; about 25,000 source and 25,000 target tokens a step; 100,000

@@ -1,4 +1,4 @@
-"""WMT14, English to French: the big model of the paper (section 5, table 2).
+r"""WMT14, English to French: the big model of the paper (section 5, table 2).
 
     transformer train --config configs/wmt14_en_fr_big.py --workdir runs/wmt14_en_fr_big
     transformer average --model runs/wmt14_en_fr_big --last 20 --output runs/wmt14_en_fr_big_averaged
@@ -9,7 +9,7 @@ some more), newstest2013 for dev, newstest2014 to test. Prepare it once (elsewhe
 there, --config.data.tfds_dir=DIR here):
 
     pip install -e '.[tfds]'
-    python -c "import tensorflow_datasets as tfds, tensorflow_datasets.translate; \\
+    python -c "import tensorflow_datasets as tfds, tensorflow_datasets.translate; \
         tfds.builder('wmt14_translate/fr-en', file_format='array_record').download_and_prepare()"
 
 As in the paper: 32,000 joint pieces (word pieces there, BPE here); about 25,000 source and 25,000

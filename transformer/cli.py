@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from transformer import __version__
-from transformer.errors import UserError
+from transformer.errors import UserError, did_you_mean
 
 _EPILOG = """exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint, 5 diverged,
 75 stopped by SIGTERM and saved, 130 stopped by Ctrl-C and saved"""
@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     if rest and args.verb != "train":
-        parser.error(f"unrecognized arguments: {' '.join(rest)} (see transformer {args.verb} --help)")
+        options = ["--" + name for name in vars(args) if name not in ("verb", "run", "max_extra_length")]
+        guess = did_you_mean(rest[0].partition("=")[0], [*options, "--max_length"])
+        parser.error(f"{rest[0]}: unknown argument{guess}")
     _quiet_libraries()
     try:
         if args.verb == "train":

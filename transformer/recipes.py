@@ -56,7 +56,10 @@ def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
     rest = iter(overrides)
     for argument in rest:
         if not argument.startswith(_PREFIX):
-            raise ConfigError(f"{argument}: unknown argument; overrides look like --config.model.d_model=256")
+            guess = did_you_mean(argument.partition("=")[0], ("--config", "--workdir", "--dry_run"))
+            raise ConfigError(
+                f"{argument}: unknown argument{guess}; overrides look like --config.model.d_model=256"
+            )
         key, equals, value = argument.removeprefix(_PREFIX).partition("=")
         if not equals:
             value = next(rest, "")

@@ -1,14 +1,16 @@
 """The devices of a run as a mesh, and the way of a batch onto them."""
 
 import math
+from typing import TypeVar
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from transformer.axes import MESH_AXES, spec
 from transformer.config import MeshConfig
-from transformer.data.batch import Batch
 from transformer.errors import ConfigError
+
+Rows = TypeVar("Rows")
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
@@ -35,6 +37,6 @@ def row_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def to_devices(batch: Batch, mesh: Mesh) -> Batch:
-    """Returns the batch as global arrays, rows divided over the mesh."""
-    return Batch(*(jax.device_put(x, NamedSharding(mesh, spec("BT"))) for x in batch))
+def to_devices(rows: Rows, mesh: Mesh) -> Rows:
+    """Returns a pytree of arrays [B, ...] as global arrays, rows divided over the mesh."""
+    return jax.device_put(rows, NamedSharding(mesh, spec("B")))

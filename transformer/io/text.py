@@ -5,6 +5,7 @@ import gzip
 import queue
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -51,10 +52,11 @@ def stream_blocks(path: str | None, size: int) -> Iterator[list[str]]:
 
 def _read(file: BinaryIO, lines: "queue.Queue[bytes | OSError | None]") -> None:
     try:
-        for raw in file:
-            lines.put(raw)
+        with contextlib.nullcontext() if file is sys.stdin.buffer else file:
+            for raw in file:
+                lines.put(raw)
         lines.put(None)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         lines.put(OSError(str(error)))
 
 
@@ -70,7 +72,8 @@ def _open(path: str | None) -> BinaryIO:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); expected a file of lines") from None
     if plain.peek(2)[:2] == b"\x1f\x8b":
-        return gzip.GzipFile(fileobj=plain)  # type: ignore[return-value]
+        plain.close()
+        return gzip.open(path)  # type: ignore[return-value]
     return plain
 
 

@@ -12,7 +12,6 @@ import sys
 import time
 from typing import Any
 
-import grain
 import jax
 from jax.sharding import Mesh
 
@@ -92,9 +91,7 @@ class _Run:
         self.position = Position(config.run.best_metric)
         self.logged = 0
         row_length = config.data.row_length or config.model.max_length
-        self.batches: grain.DatasetIterator = iter(
-            training_batches(data.train, data.weights, config.data, row_length)
-        )
+        self.batches = iter(training_batches(data.train, data.weights, config.data, row_length))
         self.state = self._restored_or_new()
         self.train_step, self.eval_step = jit_steps(self.model, self.tx, config, mesh, self.state)
         self.dropout_key = jax.random.key(config.run.dropout_seed)

@@ -1,0 +1,197 @@
+"""Loss, gradients and steps: what they are means of, and what they must not depend on."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from reference import numpy_transformer as reference
+from reference import reference_cases as cases
+
+from transformer.config import Config, MeshConfig, OptimConfig, RunConfig
+from transformer.data.batch import Batch, pack_rows, pad_rows
+from transformer.data.tokenizer import BOS_ID
+from transformer.io.devices import make_mesh, to_devices
+from transformer.model.masks import shift_right
+from transformer.steps.state import TrainState, init_state
+from transformer.steps.train_step import gradients, jit_steps, train_step
+from transformer.training.optimizer import make_optimizer
+
+EPS, VOCAB = 0.1, 13
+MODEL = cases.model_config(num_encoder_layers=1)
+
+
+def config_of(**optim: Any) -> Config:
+    return Config(model=MODEL, optim=OptimConfig(**{"label_smoothing": EPS, "loss_chunk": 5, **optim}))
+
+
+def random_batch() -> Batch:
+    """Returns 4 rows with 1, 7, 3 and 12 real target tokens: parts of a split are never equal."""
+    rng = np.random.default_rng(0)
+    lengths = [[(3, 1)], [(2, 3), (4, 4)], [(5, 3)], [(6, 7), (2, 5)]]
+    pairs = [[tuple(rng.integers(1, VOCAB, n) for n in pair) for pair in row] for row in lengths]
+    return pack_rows(pairs, rows=4, length=12)
+
+
+BATCH = random_batch()
+PARAMS = jax.tree.map(jnp.asarray, cases.random_params(cases.build(MODEL)))
+
+
+@functools.cache
+def compiled(config: Config) -> Any:
+    model = cases.build(config.model)
+    return jax.jit(lambda p, *b: gradients(p, Batch(*b), jax.random.key(0), model, config))
+
+
+def compute(config: Config, batch: Batch = BATCH) -> tuple[dict[str, float], Any]:
+    """Returns the metrics and gradients of `batch` at PARAMS."""
+    metrics, grads = compiled(config)(PARAMS, *batch)
+    return {k: float(v) for k, v in metrics.items()}, cases.flatten(grads)
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[dict[str, float], Any]:
+    return compute(config_of())
+
+
+def assert_same(found: tuple[dict[str, float], Any], expected: tuple[dict[str, float], Any]) -> None:
+    assert found[0] == pytest.approx(expected[0], rel=2e-6)
+    for path, value in expected[1].items():
+        np.testing.assert_allclose(
+            found[1][path], value, rtol=0, atol=1e-5 * max(np.abs(value).max(), 1e-3), err_msg=path
+        )
+
+
+def test_loss_is_the_mean_over_all_real_tokens(whole: tuple) -> None:
+    """Against the reference: not a mean of means of rows, nor over padding."""
+    tgt_in_BT = np.asarray(shift_right(BATCH.tgt_BT, BATCH.tgt_pos_BT, BOS_ID))
+    inputs = (*BATCH[:3], tgt_in_BT, *BATCH[4:])
+    logits_BTV = reference.logits(cases.flatten(PARAMS), MODEL, *inputs)
+    real = BATCH.tgt_seg_BT > 0
+    assert real.sum(1).tolist() == [1, 7, 3, 12]
+    for name, eps in (("loss", EPS), ("nll", 0.0)):
+        expected = reference.loss_sum(logits_BTV, BATCH.tgt_BT, real, eps) / 23
+        assert whole[0][name] == pytest.approx(expected, rel=1e-5)
+
+
+def test_loss_and_nll_fit_together(whole: tuple) -> None:
+    """The uniform part of the smoothed target costs at least log V."""
+    metrics, _ = whole
+    assert metrics["loss"] >= (1 - EPS) * metrics["nll"] + EPS * math.log(VOCAB)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulation_changes_nothing(parts: int, whole: tuple) -> None:
+    assert_same(compute(config_of(accumulation_steps=parts)), whole)
+
+
+def test_rows_of_padding_change_nothing(whole: tuple) -> None:
+    padded = pad_rows(BATCH, 3)
+    assert [x.shape for x in padded] == [(6, 12)] * 6
+    assert pad_rows(BATCH, 2) is BATCH
+    assert_same(compute(config_of(), padded), whole)
+
+
+def test_a_batch_of_padding_alone_has_no_loss_and_no_gradient() -> None:
+    metrics, grads = compute(config_of(), Batch(*(np.zeros_like(x) for x in BATCH)))
+    assert metrics == {"loss": 0.0, "nll": 0.0}
+    assert all(not np.any(g) for g in grads.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """What three steps gave: metrics and parameters after each, the last average, and dev sums."""
+
+    metrics: list[dict[str, float]]
+    params: list[dict[str, np.ndarray]]
+    ema: dict[str, np.ndarray]
+    evaluation: dict[str, float]
+
+
+DECAY = 0.9
+
+
+@pytest.fixture(scope="module")
+def steps() -> Any:
+    """Returns a function that begins anew from seed 0 and takes three compiled steps."""
+    optim = OptimConfig(warmup_steps=4, clip_norm=0.1, ema_decay=DECAY, loss_chunk=5)
+    model_config = cases.model_config(num_encoder_layers=1, dropout_rate=0.1)
+    config = Config(model=model_config, optim=optim, run=RunConfig(num_steps=3))
+    model, tx = cases.build(model_config), make_optimizer(model_config, optim, 3)
+    mesh = make_mesh(MeshConfig())
+    state = init_state(model, tx, config, mesh)
+    train, evaluate = jit_steps(model, tx, config, mesh, state)
+    start = jax.tree.map(np.asarray, state)
+
+    def run() -> Course:
+        state, metrics, params = jax.tree.map(jnp.array, start), [], [cases.flatten(start.params)]
+        batch = to_devices(BATCH, mesh)
+        for _ in range(3):
+            state, found = train(state, batch, jax.random.key(0))
+            metrics.append({k: float(v) for k, v in found.items()})
+            params.append(cases.flatten(state.params))
+        assert int(state.step) == 3
+        evaluation = {k: float(v) for k, v in evaluate(state.params, batch).items()}
+        return Course(metrics, params, cases.flatten(state.ema), evaluation)
+
+    return run
+
+
+def test_steps_repeat_bit_by_bit(steps: Any) -> None:
+    first, again = steps(), steps()
+    assert first.metrics == again.metrics
+    for a, b in zip(first.params, again.params, strict=True):
+        assert all(np.array_equal(a[path], b[path]) for path in a)
+    assert first.metrics[2]["nll"] < first.metrics[0]["nll"]
+
+
+def test_metrics_of_a_step(steps: Any) -> None:
+    for step, metrics in enumerate(steps().metrics, 1):
+        assert metrics["source_tokens"] == 3 + 6 + 5 + 8
+        assert metrics["target_tokens"] == 23
+        expected = MODEL.d_model**-0.5 * min(step**-0.5, step * 4**-1.5)
+        assert metrics["learning_rate"] == pytest.approx(expected)
+        assert metrics["gradient_norm"] > 0.1  # before clipping
+
+
+def test_moving_average(steps: Any) -> None:
+    course = steps()
+    for path, found in course.ema.items():
+        expected = course.params[0][path]
+        for params in course.params[1:]:
+            expected = DECAY * expected + (1 - DECAY) * params[path]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6, err_msg=path)
+
+
+def test_evaluation_sums(steps: Any) -> None:
+    """Without dropout and smoothing, against the reference."""
+    course = steps()
+    tgt_in_BT = np.asarray(shift_right(BATCH.tgt_BT, BATCH.tgt_pos_BT, BOS_ID))
+    logits_BTV = reference.logits(course.params[-1], MODEL, *BATCH[:3], tgt_in_BT, *BATCH[4:])
+    real = BATCH.tgt_seg_BT > 0
+    assert course.evaluation == pytest.approx(
+        {
+            "nll": reference.loss_sum(logits_BTV, BATCH.tgt_BT, real, 0.0),
+            "correct": ((logits_BTV.argmax(-1) == BATCH.tgt_BT) & real).sum(),
+            "target_tokens": 23,
+        },
+        rel=1e-5,
+    )
+
+
+def test_gradient_norm_is_that_of_all_gradients(whole: tuple) -> None:
+    """By a step of plain descent whose only change is the gradient itself."""
+    config, tx = config_of(), optax.sgd(1.0)
+    state = TrainState(jnp.int32(0), PARAMS, tx.init(PARAMS), None)
+    step = jax.jit(lambda s, *b: train_step(s, Batch(*b), jax.random.key(0), cases.build(MODEL), tx, config))
+    after, metrics = step(state, *BATCH)
+    expected = math.sqrt(sum((g**2).sum() for g in whole[1].values()))
+    assert float(metrics["gradient_norm"]) == pytest.approx(expected, rel=1e-5)
+    before, after = cases.flatten(PARAMS), cases.flatten(after.params)
+    for path, gradient in whole[1].items():
+        np.testing.assert_allclose(before[path] - after[path], gradient, rtol=0, atol=1e-6, err_msg=path)
