@@ -6,19 +6,19 @@ Run by test_mesh.py in a process of its own: the number of devices is fixed when
 import json
 import re
 import sys
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from transformer.axes import MESH_AXES
 from transformer.config import Config, MeshConfig, ModelConfig, OptimConfig
 from transformer.data.batch import Batch, pack_rows, pad_rows
-from transformer.io.devices import make_mesh, row_shards, to_devices
+from transformer.io.devices import make_mesh, to_devices
 from transformer.model.transformer import Transformer
-from transformer.steps.state import init_state
-from transformer.steps.train_step import eval_step, gradients, jit_steps
+from transformer.steps.state import TrainState, init_state, state_shardings
+from transformer.steps.train_step import jit_steps
 from transformer.training.optimizer import make_optimizer
 
 VOCAB, LENGTH, CHUNK = 88, 12, 512
@@ -53,74 +53,74 @@ def distance(found: Any, expected: Any) -> float:
     return max(float(np.abs(found[k] - x).max() / max(np.abs(x).max(), 1e-3)) for k, x in expected.items())
 
 
-def run(mesh: Mesh | None) -> dict[str, Any]:
-    """Returns the initial parameters, and loss and gradients (in one part and in two)."""
+def moments(state: TrainState) -> Any:
+    """Returns Adam's first moments: after one step from zero, the gradients times 1 - beta1."""
+    leaves = jax.tree.leaves(state.opt_state, is_leaf=lambda s: hasattr(s, "mu"))
+    return next(s.mu for s in leaves if hasattr(s, "mu"))
+
+
+def run(mesh: Mesh) -> dict[str, Any]:
+    """Returns the initial state, dev sums, and what one step gives, computed in one part and in two."""
+    model, rows = Transformer(MODEL, VOCAB, VOCAB), to_devices(batch(), mesh)
     result: dict[str, Any] = {}
-    rows = batch() if mesh is None else to_devices(batch(), mesh)
     for parts in (1, 2):
         config = Config(model=MODEL, optim=OptimConfig(accumulation_steps=parts, loss_chunk=CHUNK))
-        model, tx = Transformer(MODEL, VOCAB, VOCAB), make_optimizer(MODEL, config.optim, 10)
+        tx = make_optimizer(MODEL, config.optim, 10)
         if parts == 1:
             state = init_state(model, tx, config, mesh)
-            result["state"] = state
-            sums = jax.jit(partial(eval_step, model=model, config=config))(state.params, rows)
-            result["eval"] = jax.device_get(sums)
-        compute = jax.jit(partial(gradients, model=model, config=config))
-        metrics, grads = compute(result["state"].params, rows, jax.random.key(7))
-        result[f"parts_{parts}"] = jax.device_get({"metrics": metrics, "gradients": grads})
+            result["shapes"] = shard_shapes(state)
+            host, result["shardings"] = jax.device_get(state), state_shardings(state, mesh)
+            result["params"] = host.params
+        train, evaluate = jit_steps(model, tx, config, mesh, host)
+        if parts == 1:
+            result["eval"] = jax.device_get(evaluate(state.params, rows))
+        state = jax.device_put(host, result["shardings"])
+        step = train.lower(state, rows, jax.random.key(7)).compile()
+        after, metrics = step(state, rows, jax.random.key(7))
+        result[f"parts_{parts}"] = {
+            "gradients": jax.device_get(moments(after)),
+            "metrics": {name: float(x) for name, x in metrics.items()},
+            "program": program(step.as_text()),
+            "stays_sharded": jax.tree.all(
+                jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), after, result["shardings"])
+            ),
+        }
     return result
 
 
-def compiled_step(mesh: Mesh, state: Any) -> dict[str, Any]:
-    """Returns what the compiled training step holds: collectives, and rows of the logits products."""
-    config = Config(model=MODEL, optim=OptimConfig(loss_chunk=CHUNK))
-    model, tx = Transformer(MODEL, VOCAB, VOCAB), make_optimizer(MODEL, config.optim, 10)
-    train, _ = jit_steps(model, tx, config, mesh, state)
-    compiled = train.lower(state, to_devices(batch(), mesh), jax.random.key(7)).compile()
-    text = compiled.as_text()
-    new_state, metrics = compiled(state, to_devices(batch(), mesh), jax.random.key(7))
+def program(text: str) -> dict[str, Any]:
+    """Returns what a compiled step holds: its all-reduces, and the rows of its logits products."""
     return {
         "all_reduces": len(re.findall(r" all-reduce(?:-start)?\(", text)),
         "logits_rows": sorted({int(n) for n in re.findall(rf"f32\[(\d+),{VOCAB}\]\S* dot\(", text)}),
-        "loss": float(metrics["loss"]),
-        "stays_sharded": all(
-            new.sharding.is_equivalent_to(shape.sharding, new.ndim)
-            for new, shape in zip(jax.tree.leaves(new_state), jax.tree.leaves(state), strict=True)
-        ),
     }
 
 
-def shard_shapes(state: Any) -> dict[str, list[int]]:
-    """Returns the shape that one device holds of each parameter and its first moment."""
-    moments = next(
-        s for s in jax.tree.leaves(state.opt_state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")
-    )
-    shapes = {}
-    for name, tree in (("params", state.params), ("mu", moments.mu)):
-        for path, x in jax.tree_util.tree_leaves_with_path(tree):
-            key = "/".join((name, *(k.key for k in path)))
-            shapes[key] = list(x.addressable_shards[0].data.shape)
-    return shapes
+def shard_shapes(state: TrainState) -> dict[str, list[int]]:
+    """Returns the shape that one device holds of each parameter and of its first moment."""
+    trees = {"params": state.params, "moments": moments(state)}
+    leaves = jax.tree_util.tree_leaves_with_path(trees)
+    return {"/".join(k.key for k in path): list(x.addressable_shards[0].data.shape) for path, x in leaves}
 
 
 def main(meshes: list[tuple[int, int, int]]) -> None:
-    alone = run(None)
+    alone = run(Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), MESH_AXES))
     report: dict[str, Any] = {"devices": jax.device_count()}
     for sizes in meshes:
         mesh = make_mesh(MeshConfig(*sizes))
         with jax.set_mesh(mesh):
             found = run(mesh)
-            shapes = shard_shapes(found["state"])
-            entry = {
-                "row_shards": row_shards(mesh),
-                "init": distance(found["state"].params, alone["state"].params),
-                "eval": distance(found["eval"], alone["eval"]),
-                "shapes": shapes,
+        entry: dict[str, Any] = {"shapes": found["shapes"]}
+        for name in ("params", "eval"):
+            entry[name] = distance(found[name], alone[name])
+        for name in ("parts_1", "parts_2"):
+            mine, theirs = found[name], alone[name]
+            entry[name] = {
+                "gradients": distance(mine["gradients"], theirs["gradients"]),
+                "metrics": distance(mine["metrics"], theirs["metrics"]),
+                "stays_sharded": mine["stays_sharded"],
+                **mine["program"],
             }
-            for parts in ("parts_1", "parts_2"):
-                entry[parts] = distance(found[parts], alone[parts])
-                entry[parts + "_loss"] = float(found[parts]["metrics"]["loss"])
-            entry["step"] = compiled_step(mesh, found["state"])
         report["x".join(map(str, sizes))] = entry
     json.dump(report, sys.stdout)
 

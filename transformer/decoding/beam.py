@@ -24,7 +24,7 @@ def beam_search(
     beam_size: int,
     max_length: int,
     alpha: float,
-    n_best: int,
+    n_best: int | jax.Array,
     bos_id: int,
     eos_id: int,
     forbidden: tuple[int, ...] = (),

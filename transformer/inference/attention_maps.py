@@ -1,7 +1,10 @@
 """What the decoder looked at: encoder-decoder attention of one sentence pair."""
 
 import dataclasses
+from functools import partial
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,7 +12,7 @@ from transformer.data.tokenizer import BOS_ID
 from transformer.inference.model_directory import LoadedModel
 from transformer.inference.scorer import check_positions
 from transformer.model.masks import shift_right
-from transformer.model.transformer import unstack_layers
+from transformer.model.transformer import Transformer, unstack_layers
 
 
 def cross_attention(loaded: LoadedModel, source: str, target: str) -> tuple[np.ndarray, list[str], list[str]]:
@@ -33,16 +36,17 @@ def cross_attention(loaded: LoadedModel, source: str, target: str) -> tuple[np.n
     model = dataclasses.replace(
         model, config=dataclasses.replace(model.config, scan_layers=False, remat=False)
     )
-    inputs = []
-    for ids in (src, tgt):
-        ids_1T = jnp.asarray([ids], jnp.int32)
-        inputs.append([ids_1T, jnp.ones_like(ids_1T), jnp.arange(len(ids))[None]])
-    inputs[1][0] = shift_right(inputs[1][0], inputs[1][2], BOS_ID)
-    _, captured = model.apply(
-        {"params": unstack_layers(loaded.params)}, *inputs[0], *inputs[1], mutable="intermediates"
-    )
+    weights_LHTS = _weights(unstack_layers(loaded.params), jnp.array([src]), jnp.array([tgt]), model)
+    return np.asarray(weights_LHTS, np.float32), tokenizer.source_pieces(src), tokenizer.target_pieces(tgt)
+
+
+@partial(jax.jit, static_argnames="model")
+def _weights(params: Any, src_1S: jax.Array, tgt_1T: jax.Array, model: Transformer) -> jax.Array:
+    """Returns weights_LHTS of one pair without padding."""
+    pos_1S, pos_1T = (jnp.arange(ids.shape[1])[None] for ids in (src_1S, tgt_1T))
+    source = src_1S, jnp.ones_like(src_1S), pos_1S
+    target = shift_right(tgt_1T, pos_1T, BOS_ID), jnp.ones_like(tgt_1T), pos_1T
+    _, captured = model.apply({"params": params}, *source, *target, mutable="intermediates")
     layers = captured["intermediates"]["decoder"]
     count = model.config.num_decoder_layers
-    weights = [layers[f"layer_{i}"]["cross_attention"]["weights"][0][0] for i in range(count)]
-    weights_LHTS = np.asarray(jnp.stack(weights), np.float32)
-    return weights_LHTS, tokenizer.source_pieces(src), tokenizer.target_pieces(tgt)
+    return jnp.stack([layers[f"layer_{i}"]["cross_attention"]["weights"][0][0] for i in range(count)])

@@ -182,17 +182,17 @@ class Translator:
         )
         key = jax.random.key(decode.seed)
         search = dataclasses.replace(decode, seed=0, batch_size=1)  # compiled anew only where it must be
-        return jax.device_get(_decode_batch(self._params, *inputs, key, self._model, n_best, search))
+        return jax.device_get(_decode_batch(self._params, *inputs, key, n_best, self._model, search))
 
 
-@partial(jax.jit, static_argnums=(4, 5, 6))
+@partial(jax.jit, static_argnames=("model", "decode"))
 def _decode_batch(
     params: Any,
     src_BS: jax.Array,
     number_B2: jax.Array,
     key: jax.Array,
-    model: Transformer,
     n_best: int,
+    model: Transformer,
     decode: DecodeConfig,
 ) -> Hypotheses:
     """Encodes once, then searches; one compiled function for each shape."""

@@ -13,7 +13,7 @@ from transformer.inference.model_directory import LoadedModel
 from transformer.model.transformer import Transformer
 
 WORDS = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen"]
-SEED = 58
+SEED = 145
 
 
 def make_model(**changes) -> LoadedModel:
@@ -24,7 +24,7 @@ def make_model(**changes) -> LoadedModel:
                 d_model=16,
                 d_ff=32,
                 num_heads=2,
-                num_encoder_layers=2,
+                num_encoder_layers=1,
                 num_decoder_layers=2,
                 max_length=16,
                 tied_embeddings="none",
@@ -41,7 +41,8 @@ def make_model(**changes) -> LoadedModel:
     shapes = jax.eval_shape(model.init, jax.random.key(0), *(jnp.zeros((1, 1), jnp.int32),) * 6)["params"]
     draw = np.random.default_rng(SEED)
     params = jax.tree_util.tree_map_with_path(
-        lambda path, x: jnp.asarray(draw.normal(2.5 * (path[-1].key == "scale"), 0.7, x.shape), x.dtype), shapes
+        lambda path, x: jnp.asarray(draw.normal(2.5 * (path[-1].key == "scale"), 0.7, x.shape), x.dtype),
+        shapes,
     )
     output = params["output"]["embedding"]
     params["output"] = {"embedding": output.at[EOS_ID].mul(2)}  # so that outputs differ in length

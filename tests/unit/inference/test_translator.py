@@ -1,0 +1,191 @@
+"""Text in, text out: order, neighbours, lines of all kinds; outputs against the model teacher forced."""
+
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import WORDS
+
+from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from transformer.errors import ConfigError
+from transformer.inference import translator as module
+from transformer.inference.translator import Translation, Translator
+from transformer.model.masks import shift_right
+
+EXTRA = 6  # decode.max_extra_length of the fixture
+
+
+def draw_lines(count: int) -> list[str]:
+    draw = random.Random(0)
+    return [" ".join(draw.choices(WORDS, k=draw.randint(1, 14))) for _ in range(count)]
+
+
+LINES = draw_lines(11)
+
+
+@pytest.fixture(scope="module")
+def translator(loaded):
+    return Translator.of(loaded)
+
+
+@pytest.fixture(scope="module")
+def expected(translator):
+    return translator.translate_n_best(LINES, n_best=2)
+
+
+def assert_same(found: list[list[Translation]], expected: list[list[Translation]]) -> None:
+    """The same texts, and scores that differ by rounding only."""
+    assert [[(t.text, t.length) for t in best] for best in found] == [
+        [(t.text, t.length) for t in best] for best in expected
+    ]
+    for a, b in zip(sum(found, []), sum(expected, []), strict=True):
+        assert a.score == pytest.approx(b.score, abs=1e-4)
+        assert a.log_prob == pytest.approx(b.log_prob, abs=1e-4)
+
+
+def test_the_toy_model_is_worth_testing_with(expected):
+    best = [outputs[0] for outputs in expected]
+    assert len({t.text for t in best}) > 6
+    limits = [len(line.split()) + 1 + EXTRA for line in LINES]
+    assert 2 < sum(t.length < limit for t, limit in zip(best, limits, strict=True)) < len(LINES)
+    assert all(t.length <= limit for t, limit in zip(best, limits, strict=True))
+
+
+def test_the_n_best_are_sorted_and_their_scores_are_over_the_penalty(translator, expected):
+    assert [best[0].text for best in expected] == translator.translate(LINES)
+    for best in expected:
+        assert len(best) == 2
+        assert best[0].score >= best[1].score
+        assert best[0].text != best[1].text
+        for t in best:
+            assert t.score == pytest.approx(t.log_prob / ((5 + t.length) / 6) ** 0.6, abs=1e-4)
+            assert t.length == len(t.text.replace("⁇", "x").split()) + 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_the_batch_size_changes_nothing(translator, expected, batch_size):
+    assert_same(translator.translate_n_best(LINES, n_best=2, batch_size=batch_size), expected)
+
+
+def test_order_and_neighbours_change_nothing(translator, expected):
+    """Four rows of one shape, in which each line of the shape stands next to others than before."""
+    order = list(range(len(LINES)))
+    random.Random(1).shuffle(order)
+    found = translator.translate_n_best([LINES[i] for i in order], n_best=2)
+    assert_same(found, [expected[i] for i in order])
+
+
+def test_empty_lines_stay_empty_and_in_their_places(translator, expected):
+    lines = ["", LINES[0], " \t\u3000", LINES[1], LINES[2], ""]
+    found = translator.translate_n_best(lines, n_best=2)
+    nothing = [Translation("", 0.0, 0.0, 0)] * 2
+    assert_same(found, [nothing, expected[0], nothing, expected[1], expected[2], nothing])
+    assert translator.translate([]) == []
+
+
+def test_beam_size_1_takes_the_likeliest_token_at_each_step(loaded, translator):
+    lines = LINES[:4]
+    found = translator.translate_n_best(lines, n_best=1, beam_size=1)
+    src = loaded.tokenizer.encode_source(lines)
+    width = max(map(len, src))
+    sides = [np.zeros((4, width), np.int32), np.zeros((4, width + EXTRA), np.int32)]
+    targets = loaded.tokenizer.encode_target([best[0].text for best in found])
+    for side, sentences in zip(sides, (src, targets), strict=True):
+        for row, ids in enumerate(sentences):
+            side[row, : len(ids)] = ids
+
+    @jax.jit
+    def log_probs(src_BS, tgt_BT):
+        segments = [(ids != PAD_ID).astype(jnp.int32) for ids in (src_BS, tgt_BT)]
+        positions = [jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape) for ids in (src_BS, tgt_BT)]
+        tgt_in_BT = shift_right(tgt_BT, positions[1], BOS_ID)
+        y_BTD = loaded.model.apply(
+            {"params": loaded.params}, src_BS, segments[0], positions[0], tgt_in_BT, segments[1], positions[1]
+        )
+        return jax.nn.log_softmax(loaded.model.apply({"params": loaded.params}, y_BTD, method="logits"))
+
+    log_p_BTV = np.array(log_probs(*sides))
+    for row, ids in enumerate(targets):
+        own = log_p_BTV[row, np.arange(len(ids)), ids]
+        assert found[row][0].log_prob == pytest.approx(own.sum(), abs=1e-4)
+        allowed_TV = np.delete(log_p_BTV[row], [PAD_ID, BOS_ID], axis=1)[: len(ids)]
+        forced = len(ids) == len(src[row]) + EXTRA
+        free = slice(0, len(ids) - forced)
+        np.testing.assert_allclose(own[free], allowed_TV.max(axis=1)[free], atol=1e-5)
+        assert ids[-1] == EOS_ID
+
+
+def test_a_sample_depends_on_seed_and_line_number_alone(translator):
+    lines = 8 * ["ant bee cat"]
+    found = translator.translate_n_best(lines, n_best=1, temperature=1.5, seed=3)
+    assert len({best[0].text for best in found}) > 4  # equal lines, different numbers
+    assert_same(translator.translate_n_best(lines, n_best=1, temperature=1.5, seed=3), found)
+    later = translator.translate_n_best(lines[:4], n_best=1, temperature=1.5, seed=3, first_line=4)
+    assert_same(later, found[4:])
+    assert translator.translate(lines, temperature=1.5, seed=4) != [best[0].text for best in found]
+
+
+def test_another_seed_or_batch_size_compiles_nothing(translator):
+    lines = LINES[:4]
+    translator.translate(lines, temperature=1.0, seed=1, batch_size=8)
+    before = module._decode_batch._cache_size()
+    translator.translate(lines, temperature=1.0, seed=2, batch_size=9)
+    assert module._decode_batch._cache_size() == before
+
+
+SENTENCES = ["ant bee cat dog eel fox gnu.", "hen ant bee cat dog eel gnu.", "fox."]
+
+
+def test_long_lines_are_split_counted_and_joined(loaded):
+    translator = Translator.of(loaded)
+    whole = ["cat", " ".join(SENTENCES), "dog"]
+    assert len(loaded.tokenizer.encode_source(whole)[1]) == loaded.config.model.max_length == 16
+    translator.translate(whole)
+    assert translator.num_split == 0
+    line = "  ".join([*SENTENCES, SENTENCES[0]])
+    found = translator.translate_n_best(["cat", line, "dog"], n_best=2)
+    assert translator.num_split == 1
+    parts = translator.translate_n_best([" ".join(SENTENCES), SENTENCES[0], "cat", "dog"], n_best=2)
+    assert_same([found[0], found[2]], parts[2:])
+    joined = []
+    for ranks in zip(*parts[:2], strict=True):
+        log_prob, length = sum(t.log_prob for t in ranks), sum(t.length for t in ranks)
+        score = log_prob / ((5 + length) / 6) ** 0.6
+        joined.append(Translation(" ".join(t.text for t in ranks), score, log_prob, length))
+    assert_same([found[1]], [sorted(joined, key=lambda t: t.score, reverse=True)])
+
+
+def test_equal_parts_of_a_line_are_different_samples(translator):
+    words = translator.translate(["ant bee cat dog eel fox gnu. " * 8], temperature=1.5)[0].split()
+    size = len(words) // 4
+    assert len({tuple(words[i * size : (i + 1) * size]) for i in range(4)}) > 1
+
+
+def test_learned_positions_bound_input_and_output(learned):
+    translator = Translator.of(learned)
+    lines = [" ".join(15 * ["ant"]), " ".join(12 * ["hen"]), " ".join(20 * ["fox"])]
+    found = translator.translate_n_best(lines, n_best=1, beam_size=1)
+    assert translator.num_split == 1
+    assert [best[0].length <= 16 for best in found[:2]] == [True, True]
+    assert all(np.isfinite(best[0].log_prob) for best in found)
+
+
+def test_a_model_that_scans_its_layers_translates_alike(scanned, expected):
+    assert_same(Translator.of(scanned).translate_n_best(LINES, n_best=2), expected)
+
+
+@pytest.mark.parametrize(
+    ("n_best", "options", "message"),
+    [
+        (0, {}, "n_best: got 0, expected 1 to beam_size"),
+        (3, {"beam_size": 2}, "n_best: got 3, .*beam_size is 2"),
+        (2, {"temperature": 0.5}, "n_best: got 2, .*temperature 0.5"),
+        (1, {"beam_sise": 2}, "beam_sise: unknown key; did you mean 'beam_size'"),
+        (1, {"top_p": 0.0}, "top_p: must be in"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(translator, n_best, options, message):
+    with pytest.raises(ConfigError, match=message):
+        translator.translate_n_best(LINES, n_best=n_best, **options)
