@@ -23,6 +23,7 @@ def draw_lines(count: int) -> list[str]:
 
 
 LINES = draw_lines(11)
+PARTS = [f"{' '.join((3 * WORDS)[i : i + 14])} fox." for i in range(1, 5)]  # as long as a line may be
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +41,9 @@ def assert_same(found: list[list[Translation]], expected: list[list[Translation]
     assert [[(t.text, t.length) for t in best] for best in found] == [
         [(t.text, t.length) for t in best] for best in expected
     ]
-    for a, b in zip(sum(found, []), sum(expected, []), strict=True):
-        assert a.score == pytest.approx(b.score, abs=1e-4)
-        assert a.log_prob == pytest.approx(b.log_prob, abs=1e-4)
+    for key in ("score", "log_prob"):
+        values = [[[getattr(t, key) for t in best] for best in lists] for lists in (found, expected)]
+        np.testing.assert_allclose(*values, atol=1e-4)
 
 
 def test_the_toy_model_is_worth_testing_with(expected):
@@ -66,7 +67,9 @@ def test_the_n_best_are_sorted_and_their_scores_are_over_the_penalty(translator,
 
 @pytest.mark.parametrize("batch_size", [1, 16])
 def test_the_batch_size_changes_nothing(translator, expected, batch_size):
-    assert_same(translator.translate_n_best(LINES, n_best=2, batch_size=batch_size), expected)
+    chosen = [i for i, line in enumerate(LINES) if len(line.split()) > 7]  # few shapes make a quick test
+    found = translator.translate_n_best([LINES[i] for i in chosen], n_best=2, batch_size=batch_size)
+    assert_same(found, [expected[i] for i in chosen])
 
 
 def test_order_and_neighbours_change_nothing(translator, expected):
@@ -78,15 +81,14 @@ def test_order_and_neighbours_change_nothing(translator, expected):
 
 
 def test_empty_lines_stay_empty_and_in_their_places(translator, expected):
-    lines = ["", LINES[0], " \t\u3000", LINES[1], LINES[2], ""]
-    found = translator.translate_n_best(lines, n_best=2)
+    found = translator.translate_n_best(["", *LINES[:3], " \t\u3000", *LINES[3:], ""], n_best=2)
     nothing = [Translation("", 0.0, 0.0, 0)] * 2
-    assert_same(found, [nothing, expected[0], nothing, expected[1], expected[2], nothing])
+    assert_same(found, [nothing, *expected[:3], nothing, *expected[3:], nothing])
     assert translator.translate([]) == []
 
 
 def test_beam_size_1_takes_the_likeliest_token_at_each_step(loaded, translator):
-    lines = LINES[:4]
+    lines = [line for line in LINES if len(line.split()) > 7][:4]
     found = translator.translate_n_best(lines, n_best=1, beam_size=1)
     src = loaded.tokenizer.encode_source(lines)
     width = max(map(len, src))
@@ -118,7 +120,7 @@ def test_beam_size_1_takes_the_likeliest_token_at_each_step(loaded, translator):
 
 
 def test_a_sample_depends_on_seed_and_line_number_alone(translator):
-    lines = 8 * ["ant bee cat"]
+    lines = 8 * [PARTS[0]]
     found = translator.translate_n_best(lines, n_best=1, temperature=1.5, seed=3)
     assert len({best[0].text for best in found}) > 4  # equal lines, different numbers
     assert_same(translator.translate_n_best(lines, n_best=1, temperature=1.5, seed=3), found)
@@ -128,48 +130,45 @@ def test_a_sample_depends_on_seed_and_line_number_alone(translator):
 
 
 def test_another_seed_or_batch_size_compiles_nothing(translator):
-    lines = LINES[:4]
-    translator.translate(lines, temperature=1.0, seed=1, batch_size=8)
+    lines = 4 * [PARTS[0]]
+    translator.translate(lines, temperature=1.5, seed=1, batch_size=8)
     before = module._decode_batch._cache_size()
-    translator.translate(lines, temperature=1.0, seed=2, batch_size=9)
+    translator.translate(lines, temperature=1.5, seed=2, batch_size=9)
     assert module._decode_batch._cache_size() == before
-
-
-SENTENCES = ["ant bee cat dog eel fox gnu.", "hen ant bee cat dog eel gnu.", "fox."]
 
 
 def test_long_lines_are_split_counted_and_joined(loaded):
     translator = Translator.of(loaded)
-    whole = ["cat", " ".join(SENTENCES), "dog"]
-    assert len(loaded.tokenizer.encode_source(whole)[1]) == loaded.config.model.max_length == 16
-    translator.translate(whole)
+    assert {len(ids) for ids in loaded.tokenizer.encode_source(PARTS)} == {loaded.config.model.max_length}
+    short = ["ant", "bee", "cat", "dog"]
+    parts = translator.translate_n_best([*PARTS, *short], n_best=2)
     assert translator.num_split == 0
-    line = "  ".join([*SENTENCES, SENTENCES[0]])
-    found = translator.translate_n_best(["cat", line, "dog"], n_best=2)
+    found = translator.translate_n_best([*short[:2], " ".join(PARTS), *short[2:]], n_best=2)
     assert translator.num_split == 1
-    parts = translator.translate_n_best([" ".join(SENTENCES), SENTENCES[0], "cat", "dog"], n_best=2)
-    assert_same([found[0], found[2]], parts[2:])
+    assert_same([*found[:2], *found[3:]], parts[4:])
     joined = []
-    for ranks in zip(*parts[:2], strict=True):
+    for ranks in zip(*parts[:4], strict=True):
         log_prob, length = sum(t.log_prob for t in ranks), sum(t.length for t in ranks)
         score = log_prob / ((5 + length) / 6) ** 0.6
         joined.append(Translation(" ".join(t.text for t in ranks), score, log_prob, length))
-    assert_same([found[1]], [sorted(joined, key=lambda t: t.score, reverse=True)])
+    assert_same([found[2]], [sorted(joined, key=lambda t: t.score, reverse=True)])
 
 
 def test_equal_parts_of_a_line_are_different_samples(translator):
-    words = translator.translate(["ant bee cat dog eel fox gnu. " * 8], temperature=1.5)[0].split()
-    size = len(words) // 4
-    assert len({tuple(words[i * size : (i + 1) * size]) for i in range(4)}) > 1
+    """Otherwise the line's output were one text four times over."""
+    words = translator.translate([" ".join(4 * [PARTS[0]])], temperature=1.5)[0].split()
+    quarter = len(words) // 4
+    assert translator.num_split
+    assert words != 4 * words[:quarter]
 
 
 def test_learned_positions_bound_input_and_output(learned):
     translator = Translator.of(learned)
-    lines = [" ".join(15 * ["ant"]), " ".join(12 * ["hen"]), " ".join(20 * ["fox"])]
+    lines = [" ".join(15 * ["ant"]), " ".join(12 * ["hen"]), " ".join(30 * ["fox"])]
     found = translator.translate_n_best(lines, n_best=1, beam_size=1)
     assert translator.num_split == 1
-    assert [best[0].length <= 16 for best in found[:2]] == [True, True]
-    assert all(np.isfinite(best[0].log_prob) for best in found)
+    assert [best[0].length <= limit for best, limit in zip(found, (16, 16, 32), strict=True)] == 3 * [True]
+    assert np.isfinite([best[0].log_prob for best in found]).all()
 
 
 def test_a_model_that_scans_its_layers_translates_alike(scanned, expected):
@@ -183,7 +182,7 @@ def test_a_model_that_scans_its_layers_translates_alike(scanned, expected):
         (3, {"beam_size": 2}, "n_best: got 3, .*beam_size is 2"),
         (2, {"temperature": 0.5}, "n_best: got 2, .*temperature 0.5"),
         (1, {"beam_sise": 2}, "beam_sise: unknown key; did you mean 'beam_size'"),
-        (1, {"top_p": 0.0}, "top_p: must be in"),
+        (1, {"top_p": 0.0}, "config.decode.top_p: must be above 0"),
     ],
 )
 def test_options_that_cannot_be_used_are_refused(translator, n_best, options, message):
