@@ -68,10 +68,12 @@ def memory_estimate(
     ema: bool,
     loss_chunk: int = OptimConfig.loss_chunk,
 ) -> dict[str, int]:
-    """Returns the bytes of a training step on one device: all but `activations` are exact.
+    """Returns the bytes of a training step on one device.
 
-    `activations` is an estimate of what the forward pass keeps for the backward one (see
-    `_activations`); compilers do better or worse by some tens of percent.
+    All but `activations` are exact, apart from the optimizer's counters. `activations` is an
+    estimate of what the forward pass keeps for the backward one (see `_activations`); compilers do
+    better or worse by some tens of percent, and XLA for CPU saves little by `remat` unless the
+    layers are scanned.
 
     Args:
       model: the model.

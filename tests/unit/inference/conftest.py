@@ -13,7 +13,7 @@ from transformer.inference.model_directory import LoadedModel
 from transformer.model.transformer import Transformer
 
 WORDS = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen"]
-SEED = 32
+SEED = 175
 
 
 def make_model(**changes) -> LoadedModel:

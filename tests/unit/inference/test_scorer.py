@@ -11,8 +11,9 @@ from transformer.errors import ConfigError, DataError
 from transformer.inference.scorer import Scorer
 from transformer.inference.translator import Translator
 
-SOURCES = ["ant bee", "cat", "dog. dog. eel fox", "gnu hen ant bee cat dog eel fox gnu", "hen"]
-TARGETS = ["fox gnu hen", "", "eel", "ant bee cat dog eel fox gnu hen ant bee", "hen. zebra"]
+# Few shapes make a quick test: all but the longest pairs are padded to 8 tokens.
+SOURCES = ["ant bee", "cat", "dog. dog. eel fox cat ant bee", "hen"]
+TARGETS = ["fox gnu hen", "", "eel", "hen. zebra gnu dog dog dog"]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -58,19 +59,20 @@ def test_an_empty_target_has_the_probability_of_the_end_mark(loaded, scorer):
 
 
 def test_the_score_is_the_translators_own(loaded, scorer):
-    lines = ["ant bee", "cat", "dog. dog. eel fox", "hen fox"]
+    lines = ["ant", "bee.", "cat", "dog"]
     outputs = Translator.of(loaded).translate_n_best(lines, n_best=3)
     flat = [(line, t) for line, best in zip(lines, outputs, strict=True) for t in best if "⁇" not in t.text]
     assert len(flat) >= 10
     sources, targets = [line for line, _ in flat], [t.text for _, t in flat]
-    found = scorer.score(sources, targets, length_penalty=0.6)
+    found = scorer.score(sources, targets, batch_size=4, length_penalty=0.6)
     np.testing.assert_allclose(found, [t.score for _, t in flat], atol=1e-4)
-    np.testing.assert_allclose(scorer.score(sources, targets), [t.log_prob for _, t in flat], atol=1e-4)
+    found = scorer.score(sources, targets, batch_size=4)
+    np.testing.assert_allclose(found, [t.log_prob for _, t in flat], atol=1e-4)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_batch_and_order_change_nothing(scorer, expected, batch_size):
-    order = [3, 0, 4, 2, 1]
+    order = [3, 0, 2, 1]
     found = scorer.score([SOURCES[i] for i in order], [TARGETS[i] for i in order], batch_size=batch_size)
     np.testing.assert_allclose(found, [sum(expected[i]) for i in order], atol=1e-4)
 

@@ -20,7 +20,8 @@ def test_rate_and_mean(rate: float) -> None:
     dropped = np.mean(y == 0)
     deviation = np.sqrt(rate * (1 - rate) / y.size)
     assert abs(dropped - rate) < 1 / 512 + 5 * deviation
-    # The mean is kept exactly, although the rate is only exact to 1/256.
+    # The mean is kept exactly: the scale is one over a probability that eight random bits can have.
+    assert 256 / y.max() == pytest.approx(round(256 / y.max()), abs=1e-4)
     assert abs(y.mean() - 1) < 5 * deviation / (1 - rate)
     assert len(np.unique(y)) == 2
 

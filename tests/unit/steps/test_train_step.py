@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from reference import numpy_transformer as reference
 from reference import reference_cases as cases
@@ -18,8 +18,8 @@ from transformer.data.batch import Batch, pack_rows, pad_rows
 from transformer.data.tokenizer import BOS_ID
 from transformer.io.devices import make_mesh, to_devices
 from transformer.model.masks import shift_right
-from transformer.steps.state import TrainState, init_state
-from transformer.steps.train_step import gradients, jit_steps, train_step
+from transformer.steps.state import TrainState
+from transformer.steps.train_step import gradients, jit_steps
 from transformer.training.optimizer import make_optimizer
 
 EPS, VOCAB = 0.1, 13
@@ -105,10 +105,14 @@ def test_a_batch_of_padding_alone_has_no_loss_and_no_gradient() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Course:
-    """What three steps gave: metrics and parameters after each, the last average, and dev sums."""
+    """What three steps gave: metrics and parameters after each, then the last average and dev sums.
+
+    `moments` are Adam's first moments after the first step.
+    """
 
     metrics: list[dict[str, float]]
     params: list[dict[str, np.ndarray]]
+    moments: dict[str, np.ndarray]
     ema: dict[str, np.ndarray]
     evaluation: dict[str, float]
 
@@ -117,50 +121,76 @@ DECAY = 0.9
 
 
 @pytest.fixture(scope="module")
-def steps() -> Any:
-    """Returns a function that begins anew from seed 0 and takes three compiled steps."""
-    optim = OptimConfig(warmup_steps=4, clip_norm=0.1, ema_decay=DECAY, loss_chunk=5)
+def run() -> Callable[..., Course]:
+    """Returns a function that begins anew with PARAMS and takes three compiled steps, with dropout.
+
+    It takes the number of the first one.
+    """
+    optim = OptimConfig(warmup_steps=4, ema_decay=DECAY, loss_chunk=5)
     model_config = cases.model_config(num_encoder_layers=1, dropout_rate=0.1)
     config = Config(model=model_config, optim=optim, run=RunConfig(num_steps=3))
     model, tx = cases.build(model_config), make_optimizer(model_config, optim, 3)
     mesh = make_mesh(MeshConfig())
-    state = init_state(model, tx, config, mesh)
-    train, evaluate = jit_steps(model, tx, config, mesh, state)
-    start = jax.tree.map(np.asarray, state)
+    start = jax.device_get(TrainState(jnp.int32(0), PARAMS, tx.init(PARAMS), PARAMS))
+    train, evaluate = jit_steps(model, tx, config, mesh, start)
 
-    def run() -> Course:
-        state, metrics, params = jax.tree.map(jnp.array, start), [], [cases.flatten(start.params)]
-        batch = to_devices(BATCH, mesh)
+    def three_steps(first: int = 0) -> Course:
+        state, batch = jax.tree.map(jnp.array, start), to_devices(BATCH, mesh)
+        state = state._replace(step=jnp.int32(first))
+        metrics, params, moments = [], [cases.flatten(PARAMS)], []
         for _ in range(3):
             state, found = train(state, batch, jax.random.key(0))
             metrics.append({k: float(v) for k, v in found.items()})
             params.append(cases.flatten(state.params))
-        assert int(state.step) == 3
+            moments.append(cases.flatten(state.opt_state[0].mu))
+        assert int(state.step) == first + 3
         evaluation = {k: float(v) for k, v in evaluate(state.params, batch).items()}
-        return Course(metrics, params, cases.flatten(state.ema), evaluation)
+        return Course(metrics, params, moments[0], cases.flatten(state.ema), evaluation)
 
-    return run
+    return three_steps
 
 
-def test_steps_repeat_bit_by_bit(steps: Any) -> None:
-    first, again = steps(), steps()
-    assert first.metrics == again.metrics
-    for a, b in zip(first.params, again.params, strict=True):
+@pytest.fixture(scope="module")
+def course(run: Callable[..., Course]) -> Course:
+    return run()
+
+
+def test_steps_repeat_bit_by_bit(run: Callable[..., Course], course: Course) -> None:
+    again = run()
+    assert course.metrics == again.metrics
+    for a, b in zip(course.params, again.params, strict=True):
         assert all(np.array_equal(a[path], b[path]) for path in a)
-    assert first.metrics[2]["nll"] < first.metrics[0]["nll"]
+    assert course.metrics[2]["nll"] < course.metrics[0]["nll"]
 
 
-def test_metrics_of_a_step(steps: Any) -> None:
-    for step, metrics in enumerate(steps().metrics, 1):
+def test_each_step_drops_anew(run: Callable[..., Course], course: Course) -> None:
+    assert run(1).metrics[0]["loss"] != course.metrics[0]["loss"]
+
+
+def test_each_part_drops_anew() -> None:
+    """The same row costs another loss as part 0 than as part 1, the other part being padding."""
+    model_config = cases.model_config(num_encoder_layers=1, dropout_rate=0.5)
+    config = Config(model=model_config, optim=OptimConfig(accumulation_steps=2))
+    row = pad_rows(Batch(*(x[3:] for x in BATCH)), 2)
+    losses = [compute(config, batch)[0]["loss"] for batch in (row, Batch(*(x[::-1] for x in row)))]
+    assert losses[0] != losses[1]
+
+
+def test_metrics_of_a_step(course: Course) -> None:
+    for step, metrics in enumerate(course.metrics, 1):
         assert metrics["source_tokens"] == 3 + 6 + 5 + 8
         assert metrics["target_tokens"] == 23
         expected = MODEL.d_model**-0.5 * min(step**-0.5, step * 4**-1.5)
         assert metrics["learning_rate"] == pytest.approx(expected)
-        assert metrics["gradient_norm"] > 0.1  # before clipping
 
 
-def test_moving_average(steps: Any) -> None:
-    course = steps()
+def test_gradient_norm(course: Course) -> None:
+    """Adam's first moments after one step are the gradients times 1 - beta1 = 0.1."""
+    expected = math.sqrt(sum((m**2).sum() for m in course.moments.values())) / 0.1
+    assert course.metrics[0]["gradient_norm"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_moving_average(course: Course) -> None:
     for path, found in course.ema.items():
         expected = course.params[0][path]
         for params in course.params[1:]:
@@ -168,9 +198,8 @@ def test_moving_average(steps: Any) -> None:
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6, err_msg=path)
 
 
-def test_evaluation_sums(steps: Any) -> None:
+def test_evaluation_sums(course: Course) -> None:
     """Without dropout and smoothing, against the reference."""
-    course = steps()
     tgt_in_BT = np.asarray(shift_right(BATCH.tgt_BT, BATCH.tgt_pos_BT, BOS_ID))
     logits_BTV = reference.logits(course.params[-1], MODEL, *BATCH[:3], tgt_in_BT, *BATCH[4:])
     real = BATCH.tgt_seg_BT > 0
@@ -182,16 +211,3 @@ def test_evaluation_sums(steps: Any) -> None:
         },
         rel=1e-5,
     )
-
-
-def test_gradient_norm_is_that_of_all_gradients(whole: tuple) -> None:
-    """By a step of plain descent whose only change is the gradient itself."""
-    config, tx = config_of(), optax.sgd(1.0)
-    state = TrainState(jnp.int32(0), PARAMS, tx.init(PARAMS), None)
-    step = jax.jit(lambda s, *b: train_step(s, Batch(*b), jax.random.key(0), cases.build(MODEL), tx, config))
-    after, metrics = step(state, *BATCH)
-    expected = math.sqrt(sum((g**2).sum() for g in whole[1].values()))
-    assert float(metrics["gradient_norm"]) == pytest.approx(expected, rel=1e-5)
-    before, after = cases.flatten(PARAMS), cases.flatten(after.params)
-    for path, gradient in whole[1].items():
-        np.testing.assert_allclose(before[path] - after[path], gradient, rtol=0, atol=1e-6, err_msg=path)
