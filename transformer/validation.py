@@ -55,7 +55,11 @@ def _alone(values: Mapping[str, Any]) -> Iterator[str]:
         if key in _SHARES:
             if not 0 < value <= 1:
                 yield f"{key}: must be above 0 and at most 1, got {value}"
-        elif key in _FRACTIONS or (key.endswith("_rate") and key != "optim.learning_rate"):
+        elif key.endswith("dropout_rate"):
+            # model/dropout.py decides by eight bits: 1/256 is the least it can do, 255/256 the most.
+            if value != 0 and not 1 / 256 <= value <= 255 / 256:
+                yield f"{key}: must be 0, or from 0.004 to 0.996, got {value}"
+        elif key in _FRACTIONS:
             if not 0 <= value < 1:
                 yield f"{key}: must be at least 0 and below 1, got {value}"
         elif key in _POSITIVE:

@@ -75,7 +75,10 @@ def test_the_last_of_two_overrides_counts(load):
     [
         (["--config.run.num_steps"], r"--config\.run\.num_steps: needs a value"),
         (["--config.run.num_steps", "--config.run.seed=1"], r"--config\.run\.num_steps: needs a value"),
-        (["--workdri=x"], r"--workdri=x: unknown argument; overrides look like --config\."),
+        (
+            ["--workdri=x"],
+            r"--workdri=x: unknown argument; did you mean '--workdir'\?; overrides look like --config\.",
+        ),
         (["config.run.num_steps=1"], r"config\.run\.num_steps=1: unknown argument"),
     ],
 )
@@ -189,7 +192,7 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
         (["data.train_source=a,b", "data.train_weights=0,0"], "not all of them 0"),
         (["data.train_source=a,b", "data.train_weights=1,-1"], "must not be negative"),
         (["optim.learning_rate=nan"], "must not be negative, got nan"),
-        (["model.dropout_rate=nan"], "must be at least 0 and below 1, got nan"),
+        (["model.dropout_rate=nan"], "must be 0, or from 0.004 to 0.996, got nan"),
         (["tokenizer.character_coverage=0"], "must be above 0 and at most 1"),
         (["optim.beta2=1"], "must be at least 0 and below 1"),
         (["run.eval_lines=0"], "'bleu' needs translations"),

@@ -49,7 +49,14 @@ def dry_run(config: Config, root: str | None) -> None:
         f"(mean lengths {mean[0]:.1f} and {mean[1]:.1f} tokens)"
     )
     print(f"\nmemory estimate, bytes (all {jax.device_count()} devices: mesh {dict(mesh.shape)})")
-    estimate = memory_estimate(model, config.optim.name, max(rows, 1), row_length, config.optim.ema_decay > 0)
+    estimate = memory_estimate(
+        model,
+        config.optim.name,
+        max(rows, 1),
+        row_length,
+        config.optim.ema_decay > 0,
+        config.optim.loss_chunk,
+    )
     for part, number in estimate.items():
         print(f"  {part:<12} {number:>18,}")
     print("\ndata")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from conftest import WORDS
 
-from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from transformer.config import TokenizerConfig
+from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, train_tokenizer
 from transformer.errors import ConfigError
 from transformer.inference import translator as module
 from transformer.inference.translator import Translation, Translator
@@ -85,6 +86,16 @@ def test_empty_lines_stay_empty_and_in_their_places(translator, expected):
     nothing = [Translation("", 0.0, 0.0, 0)] * 2
     assert_same(found, [nothing, *expected[:3], nothing, *expected[3:], nothing])
     assert translator.translate([]) == []
+
+
+def test_a_line_of_which_normalisation_leaves_nothing_is_empty(loaded):
+    config = TokenizerConfig(
+        model_type="char", vocab_size=8, normalization="nmt_nfkc", remove_extra_whitespaces=True
+    )
+    tokenizer = train_tokenizer(["a b c"], ["a b c"], config)
+    assert "\u200b".strip() and tokenizer.encode_source(["\u200b"]) == [[EOS_ID]]
+    translator = Translator(loaded.model, loaded.params, tokenizer, loaded.config.decode)
+    assert translator.translate(["\u200b"]) == [""]
 
 
 def test_beam_size_1_takes_the_likeliest_token_at_each_step(loaded, translator):
