@@ -105,6 +105,7 @@ class DataConfig:
     cldr_seed: int = 0
     invalid_utf8: Literal["error", "skip"] = "error"
     max_ratio: float = 0.0  # drop pairs whose token lengths differ by more than this factor; 0: keep
+    subword_dropout: float = 0.0  # probability that a training piece falls into its two parts
     seed: int = 0  # order of the training pairs
     packing: bool = True  # several pairs a row; false: buckets by length
     batch_tokens: int = 4096  # target positions in one optimizer step, over all devices

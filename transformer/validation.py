@@ -8,7 +8,13 @@ if TYPE_CHECKING:
     from transformer.config import Config
 
 _MAY_BE_NEGATIVE = {"run.eval_lines", "mesh.data", "mesh.fsdp", "mesh.tensor"}
-_FRACTIONS = {"optim.label_smoothing", "optim.ema_decay", "optim.beta1", "optim.beta2"}  # 0 to below 1
+_FRACTIONS = {  # 0 to below 1
+    "data.subword_dropout",
+    "optim.label_smoothing",
+    "optim.ema_decay",
+    "optim.beta1",
+    "optim.beta2",
+}
 _SHARES = {"decode.top_p", "tokenizer.character_coverage", "optim.decay_fraction"}  # above 0 to 1
 _POSITIVE = (
     "model.d_model",

@@ -5,7 +5,7 @@ with each checkpoint.
 """
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -37,7 +37,11 @@ class _Source:
 
 
 def training_batches(
-    corpora: Sequence[EncodedCorpus], weights: Sequence[float] | None, data: DataConfig, row_length: int
+    corpora: Sequence[EncodedCorpus],
+    weights: Sequence[float] | None,
+    data: DataConfig,
+    row_length: int,
+    augment: Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]] | None = None,
 ) -> grain.IterDataset:
     """Returns an endless dataset of `Batch` with about `data.batch_tokens` target positions each.
 
@@ -51,12 +55,15 @@ def training_batches(
         or of weight 0 give nothing.
       data: batch size, packing, buckets, seed.
       row_length: positions of a packed row, or of the longest bucket.
+      augment: changes pairs {"src": ids, "tgt": ids}; it keeps them within `row_length`.
     """
     shares = weights or [len(c) for c in corpora]
     used = [i for i, corpus in enumerate(corpora) if len(corpus) and shares[i]]
     streams = [
         grain.MapDataset.source(_Source(corpora[i])).seed(data.seed + i).shuffle().repeat() for i in used
     ]
+    if augment is not None:  # after repeat: another change each epoch
+        streams = [stream.random_map(augment) for stream in streams]
     mixed = grain.MapDataset.mix(streams, [shares[i] for i in used])
     # Reading is from memory: a thread pool would cost thirty times what it hides (576 against 19 us a pair).
     pairs = mixed.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))

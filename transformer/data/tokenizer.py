@@ -72,6 +72,14 @@ class Tokenizer:
         """Returns the target pieces' own spelling."""
         return [self._target.id_to_piece(int(i)) for i in ids]
 
+    def source_vocabulary(self) -> tuple[list[str], list[float]]:
+        """Returns spelling (empty for special pieces and bytes) and score of every source piece."""
+        return _vocabulary(self._source)
+
+    def target_vocabulary(self) -> tuple[list[str], list[float]]:
+        """Returns spelling (empty for special pieces and bytes) and score of every target piece."""
+        return _vocabulary(self._target)
+
     def save(self, folder: Path) -> None:
         """Writes the models and their digests to `folder`; the manifest last, so that it vouches for them."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -147,6 +155,13 @@ def _processor(model: bytes, name: str) -> spm.SentencePieceProcessor:
 
 def _encode(processor: spm.SentencePieceProcessor, lines: Sequence[str]) -> list[list[int]]:
     return [[*ids, EOS_ID] for ids in processor.encode(list(lines))]
+
+
+def _vocabulary(processor: spm.SentencePieceProcessor) -> tuple[list[str], list[float]]:
+    ids = range(processor.get_piece_size())
+    special = [processor.is_control(i) or processor.is_unknown(i) or processor.is_byte(i) for i in ids]
+    pieces = ["" if special[i] else processor.id_to_piece(i) for i in ids]
+    return pieces, [processor.get_score(i) for i in ids]
 
 
 def _train(lines: Iterable[str], config: TokenizerConfig, side: str) -> bytes:

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from transformer.config import Config
 from transformer.data.batch import Batch, pad_rows
 from transformer.data.pipeline import training_batches
+from transformer.data.subwords import SubwordDropout
 from transformer.errors import DivergedError, Interrupted, Preempted
 from transformer.io.checkpoint import Checkpoints, is_better
 from transformer.io.devices import make_mesh, row_shards, to_devices
@@ -90,8 +91,9 @@ class _Run:
         self.checkpoints = Checkpoints(workdir.checkpoints, config.run)
         self.position = Position(config.run.best_metric)
         self.logged = 0
-        row_length = config.data.row_length or config.model.max_length
-        self.batches = iter(training_batches(data.train, data.weights, config.data, row_length))
+        row_length, rate = config.data.row_length or config.model.max_length, config.data.subword_dropout
+        augment = SubwordDropout(tokenizer, rate, row_length) if rate else None
+        self.batches = iter(training_batches(data.train, data.weights, config.data, row_length, augment))
         self.state = self._restored_or_new()
         self.train_step, self.eval_step = jit_steps(self.model, self.tx, config, mesh, self.state)
         self.dropout_key = jax.random.key(config.run.dropout_seed)
