@@ -14,7 +14,8 @@ from transformer import __version__
 from transformer.errors import UserError, did_you_mean
 
 _EPILOG = """exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint, 5 diverged,
-75 stopped by SIGTERM and saved, 130 stopped by Ctrl-C and saved"""
+6 another process lost, 75 stopped by SIGTERM and saved, 130 stopped
+by Ctrl-C and saved"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -34,6 +34,12 @@ class DivergedError(UserError):
     exit_code = 5
 
 
+class PeerLost(UserError):
+    """Another process of the run died or no longer answers."""
+
+    exit_code = 6
+
+
 class Preempted(UserError):
     """SIGTERM arrived; everything is saved and the same command continues."""
 
