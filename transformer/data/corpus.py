@@ -40,6 +40,10 @@ class Corpus:
     def __iter__(self) -> Iterator[Pair | None]:
         return iter(self.pairs)
 
+    def number(self, index: int) -> int:
+        """Returns the number of a pair in its source, counted from 1: the line of a file, for example."""
+        return 1 + (self.pairs.origin(index) if isinstance(self.pairs, SomePairs) else index)
+
     @functools.cached_property
     def files(self) -> tuple[FileFact, ...]:
         """Size and digest of its files: what a run remembers to notice that they changed."""

@@ -31,6 +31,7 @@ class EncodedCorpus:
         """Opens what `encode_corpus` wrote to `folder`."""
         self.counts: Counts = json.loads((folder / "counts.json").read_text())["counts"]
         self._bounds = np.load(folder / "bounds.npy", mmap_mode="r")
+        self._numbers = np.load(folder / "numbers.npy", mmap_mode="r")
         tokens = folder / "tokens.bin"
         empty = tokens.stat().st_size == 0  # an empty file cannot be mapped
         self._tokens = np.zeros(0, np.int32) if empty else np.memmap(tokens, np.int32, mode="r")
@@ -43,6 +44,10 @@ class EncodedCorpus:
             raise IndexError(index)
         start, middle, end = self._bounds[2 * index : 2 * index + 3]
         return self._tokens[start:middle], self._tokens[middle:end]
+
+    def number(self, index: int) -> int:
+        """Returns the number of the pair in its source (line of a file, record of a dataset), from 1."""
+        return int(self._numbers[index])
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return (self[i] for i in range(len(self)))
@@ -65,14 +70,18 @@ def encode_corpus(corpus: Corpus, tokenizer: Tokenizer, config: Config, folder: 
     manifest.unlink(missing_ok=True)
     counts: Counts = collections.Counter(dict.fromkeys(("lines", "kept", *_CAUSES, *_TOKENS), 0))
     lengths: list[int] = [0]
+    numbers: list[int] = []
     with (folder / "tokens.bin").open("wb") as file:
         for block in _blocks(corpus):
             kept = _filtered(block, tokenizer, config, counts)
-            lengths += map(len, kept)
-            flat = np.fromiter(itertools.chain.from_iterable(kept), np.int32)
+            numbers += (corpus.number(i) for i in kept)
+            pairs = [ids for pair in kept.values() for ids in pair]
+            lengths += map(len, pairs)
+            flat = np.fromiter(itertools.chain.from_iterable(pairs), np.int32)
             counts["unknown_tokens"] += int((flat == UNK_ID).sum())
             flat.tofile(file)
     np.save(folder / "bounds.npy", np.cumsum(lengths, dtype=np.int64))
+    np.save(folder / "numbers.npy", np.array(numbers, np.int64))
     # Last and in one move, so that it vouches for the others.
     temporary = manifest.with_suffix(".tmp")
     temporary.write_text(json.dumps({"key": key, "counts": counts}, indent=2) + "\n")
@@ -85,7 +94,9 @@ def _is_complete(folder: Path, key: str) -> bool:
     try:
         known = json.loads((folder / "counts.json").read_text())["key"] == key
         end = int(np.load(folder / "bounds.npy", mmap_mode="r")[-1])
-        return known and (folder / "tokens.bin").stat().st_size == 4 * end
+        pairs = len(np.load(folder / "numbers.npy", mmap_mode="r"))
+        whole = pairs == len(np.load(folder / "bounds.npy", mmap_mode="r")) // 2
+        return known and whole and (folder / "tokens.bin").stat().st_size == 4 * end
     except (OSError, EOFError, ValueError, KeyError):
         return False
 
@@ -100,33 +111,35 @@ def left_out(counts: Counts) -> str:
 
 
 def _blocks(corpus: Corpus) -> Iterator[tuple]:
-    pairs = iter(corpus)
+    pairs = enumerate(corpus)
     while block := tuple(itertools.islice(pairs, _BLOCK)):
         yield block
 
 
-def _filtered(block: tuple, tokenizer: Tokenizer, config: Config, counts: Counts) -> list[list[int]]:
-    """Returns source and target ids in turn of the pairs that stay; counts all."""
+def _filtered(
+    block: tuple, tokenizer: Tokenizer, config: Config, counts: Counts
+) -> dict[int, tuple[list[int], list[int]]]:
+    """Returns source and target ids of the pairs that stay, by place in the corpus; counts all."""
     counts["lines"] += len(block)
-    counts["undecodable"] += sum(pair is None for pair in block)
-    pairs = [pair for pair in block if pair is not None]
-    whole = [(s, t) for s, t in pairs if s.strip() and t.strip()]
+    counts["undecodable"] += sum(pair is None for _, pair in block)
+    pairs = [(i, pair) for i, pair in block if pair is not None]
+    whole = [(i, s, t) for i, (s, t) in pairs if s.strip() and t.strip()]
     counts["empty"] += len(pairs) - len(whole)
-    sources = tokenizer.encode_source([s for s, _ in whole])
-    targets = tokenizer.encode_target([t for _, t in whole])
+    sources = tokenizer.encode_source([s for _, s, _ in whole])
+    targets = tokenizer.encode_target([t for _, _, t in whole])
     longest, ratio = config.model.max_length, config.data.max_ratio
-    kept: list[list[int]] = []
-    for source, target in zip(sources, targets, strict=True):
+    kept: dict[int, tuple[list[int], list[int]]] = {}
+    for (i, _, _), source, target in zip(whole, sources, targets, strict=True):
         a, b = len(source), len(target)
         if max(a, b) > longest:
             counts["too_long"] += 1
         elif ratio and max(a, b) > ratio * min(a, b):
             counts["ratio"] += 1
         else:
-            kept += [source, target]
+            kept[i] = source, target
             counts["source_tokens"] += a
             counts["target_tokens"] += b
-    counts["kept"] += len(kept) // 2
+    counts["kept"] += len(kept)
     return kept
 
 

@@ -146,5 +146,9 @@ class SomePairs:
             return itertools.compress(self._pairs, self._chosen)
         return map(self.__getitem__, range(len(self)))
 
+    def origin(self, index: int) -> int:
+        """Returns the pair's index in the source that it was chosen from."""
+        return int(self._indices[index])
+
     def facts(self) -> tuple[FileFact, ...]:
         return self._pairs.facts()

@@ -6,7 +6,7 @@ with each checkpoint.
 
 import bisect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -19,18 +19,25 @@ _PREFETCH = 8  # batches ready before they are asked for
 _WINDOW = 64  # batches' worth of pairs that are sorted into buckets together
 
 
+class TrainingBatch(NamedTuple):
+    """A batch, and which pairs it holds: int64 [pairs, 2], corpus and `EncodedCorpus.number`."""
+
+    batch: Batch
+    pairs: np.ndarray
+
+
 class _Source:
     """An EncodedCorpus as Grain's random-access source."""
 
-    def __init__(self, corpus: EncodedCorpus):
-        self._corpus = corpus
+    def __init__(self, corpus: EncodedCorpus, place: int):
+        self._corpus, self._place = corpus, place
 
     def __len__(self) -> int:
         return len(self._corpus)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         source, target = self._corpus[index]
-        return {"src": source, "tgt": target}
+        return {"src": source, "tgt": target, "pair": np.array([self._place, self._corpus.number(index)])}
 
     def __repr__(self) -> str:
         return f"Source({len(self)})"
@@ -43,7 +50,7 @@ def training_batches(
     row_length: int,
     augment: Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]] | None = None,
 ) -> grain.IterDataset:
-    """Returns an endless dataset of `Batch` with about `data.batch_tokens` target positions each.
+    """Returns an endless dataset of `TrainingBatch` with about `data.batch_tokens` target positions each.
 
     Every corpus is shuffled anew each epoch, from `data.seed`. With packing, first-fit places
     several pairs in a row of `row_length` positions: one static shape. Without, rows hold one
@@ -55,12 +62,12 @@ def training_batches(
         or of weight 0 give nothing.
       data: batch size, packing, buckets, seed.
       row_length: positions of a packed row, or of the longest bucket.
-      augment: changes pairs {"src": ids, "tgt": ids}; it keeps them within `row_length`.
+      augment: changes the ids "src" and "tgt" of a pair; it keeps them within `row_length`.
     """
     shares = weights or [len(c) for c in corpora]
     used = [i for i, corpus in enumerate(corpora) if len(corpus) and shares[i]]
     streams = [
-        grain.MapDataset.source(_Source(corpora[i])).seed(data.seed + i).shuffle().repeat() for i in used
+        grain.MapDataset.source(_Source(corpora[i], i)).seed(data.seed + i).shuffle().repeat() for i in used
     ]
     if augment is not None:  # after repeat: another change each epoch
         streams = [stream.random_map(augment) for stream in streams]
@@ -70,7 +77,7 @@ def training_batches(
     if data.packing:
         packed = grain.experimental.FirstFitPackIterDataset(
             pairs,
-            length_struct={"src": row_length, "tgt": row_length},
+            length_struct={"src": row_length, "tgt": row_length, "pair": 2 * row_length},
             num_packing_bins=data.packing_bins,
             seed=data.seed,
         )
@@ -80,9 +87,10 @@ def training_batches(
     return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=_PREFETCH)
 
 
-def _packed_batch(rows: dict[str, np.ndarray]) -> Batch:
+def _packed_batch(rows: dict[str, np.ndarray]) -> TrainingBatch:
     names = ("src", "src_segment_ids", "src_positions", "tgt", "tgt_segment_ids", "tgt_positions")
-    return Batch(*(rows[n].astype(np.int32) for n in names))
+    pairs = rows["pair"][rows["pair_segment_ids"] > 0].reshape(-1, 2)
+    return TrainingBatch(Batch(*(rows[n].astype(np.int32) for n in names)), pairs)
 
 
 def bucket_lengths(data: DataConfig, longest: int) -> tuple[int, ...]:
@@ -119,9 +127,9 @@ class _BucketIterator(grain.DatasetIterator):
         self._window_state = parent.get_state()
         self._next = 0  # batch of the window
         self._window = 0  # number of the window, for its shuffle
-        self._batches: list[Batch] | None = None
+        self._batches: list[TrainingBatch] | None = None
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> TrainingBatch:
         if self._batches is None:
             self._batches = list(self._read_window())
         if self._next == len(self._batches):
@@ -140,7 +148,7 @@ class _BucketIterator(grain.DatasetIterator):
         self._next, self._window = state["next"], state["window"]
         self._batches = None
 
-    def _read_window(self) -> Iterator[Batch]:
+    def _read_window(self) -> Iterator[TrainingBatch]:
         tokens = _WINDOW * self._data.batch_tokens
         buckets: dict[int, list[dict[str, np.ndarray]]] = {length: [] for length in self._lengths}
         while tokens > 0:
@@ -155,7 +163,8 @@ class _BucketIterator(grain.DatasetIterator):
             cut += [(length, rows, pairs[i : i + rows]) for i in range(0, len(pairs), rows)]
         for i in np.random.default_rng((self._data.seed, self._window)).permutation(len(cut)):
             length, rows, pairs = cut[i]
-            yield pack_rows([[(p["src"], p["tgt"])] for p in pairs], rows, length)
+            batch = pack_rows([[(p["src"], p["tgt"])] for p in pairs], rows, length)
+            yield TrainingBatch(batch, np.stack([p["pair"] for p in pairs]))
 
 
 def evaluation_batches(corpus: EncodedCorpus, data: DataConfig, row_length: int) -> Iterator[Batch]:

@@ -74,8 +74,8 @@ class SubwordDropout:
         self._rate, self._longest = rate, longest
 
     def __call__(self, pair: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Returns the pair {"src": ids, "tgt": ids} with some pieces fallen apart."""
-        return {
-            side: split_pieces(ids, self._tables[side], self._rate, rng, self._longest)
-            for side, ids in pair.items()
+        """Returns the pair {"src": ids, "tgt": ids, ...} with some pieces fallen apart."""
+        return pair | {
+            side: split_pieces(pair[side], table, self._rate, rng, self._longest)
+            for side, table in self._tables.items()
         }

@@ -157,7 +157,7 @@ class _Run:
 
     def _next_batch(self) -> tuple[Batch, float]:
         start = time.monotonic()
-        batch = next(self.batches)
+        batch = next(self.batches).batch
         data_wait = time.monotonic() - start
         multiple = row_shards(self.mesh) * self.config.optim.accumulation_steps
         return to_devices(pad_rows(batch, multiple), self.mesh), data_wait

@@ -79,6 +79,7 @@ def test_undecodable_lines_are_counted_or_refused(tmp_path, tokenizer):
     found = encode(config(tmp_path, pairs, invalid_utf8="skip"), tokenizer, tmp_path)
     assert texts(found, tokenizer) == [("a", "b"), ("c", "a")]
     assert (found.counts["undecodable"], found.counts["lines"]) == (1, 3)
+    assert [found.number(i) for i in range(2)] == [1, 3]
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_a_crash_while_encoding_leaves_nothing_that_is_accepted(tmp_path, tokeni
     assert texts(encode(settings, tokenizer, tmp_path), tokenizer) == whole
 
 
-@pytest.mark.parametrize("name", ["counts.json", "bounds.npy", "tokens.bin"])
+@pytest.mark.parametrize("name", ["counts.json", "bounds.npy", "numbers.npy", "tokens.bin"])
 @pytest.mark.parametrize("left", ["nothing", "the first half", "no file"])
 def test_a_damaged_cache_is_made_again(tmp_path, tokenizer, encodings, name, left):
     settings = config(tmp_path)

@@ -39,6 +39,9 @@ class Corpus:
     def __iter__(self):
         return iter(self.pairs)
 
+    def number(self, index):
+        return 1000 + index
+
 
 def corpus(count=50, first=100, longest=LENGTH, seed=0) -> Corpus:
     return Corpus(np.random.default_rng(seed).integers(1, longest + 1, (count, 2)).tolist(), first)
@@ -72,7 +75,7 @@ def as_tuples(corpus) -> list[tuple[tuple, tuple]]:
 
 
 def take(iterator, count) -> list[Batch]:
-    return list(itertools.islice(iterator, count))
+    return [found.batch for found in itertools.islice(iterator, count)]
 
 
 def same(first, second) -> bool:
@@ -88,6 +91,15 @@ def test_the_seed_alone_decides(data):
     assert same(first, take(start([pairs], data), 30))
     other = DataConfig(**{**vars(data), "seed": 4})
     assert not same(first, take(start([pairs], other), 30))
+
+
+@pytest.mark.parametrize("data", [PACKED, BUCKETS], ids=["packed", "buckets"])
+def test_a_batch_knows_its_pairs(data):
+    """Whoever looks for the sentences of a step finds them, and no others."""
+    corpora = [corpus(20), corpus(30, first=100_000)]
+    for found in itertools.islice(start(corpora, data), 40):
+        named = [as_tuples(corpora[place])[number - 1000] for place, number in found.pairs.tolist()]
+        assert sorted(named) == sorted(unpack(found.batch))
 
 
 def test_every_epoch_has_every_pair_once_in_a_new_order():
@@ -157,7 +169,7 @@ def test_buckets_have_few_shapes_and_every_pair_once_a_window(monkeypatch):
     data = DataConfig(**{**vars(BUCKETS), "buckets": (4, 9, LENGTH)})
     iterator, batches = start([pairs], data), []
     while iterator.get_state()["window"] < 12:
-        batches.append(next(iterator))
+        batches.append(next(iterator).batch)
     del batches[-1]  # the first of the next window
     shapes = {4: (16, 4), 9: (7, 9), 16: (4, 16)}
     counts = collections.Counter()
@@ -180,7 +192,7 @@ def test_a_state_brings_back_all_that_follows(data, monkeypatch):
     states, batches = [json.dumps(iterator.get_state())], []
     first = iterator.get_state()
     for _ in range(40):
-        batches.append(next(iterator))
+        batches.append(next(iterator).batch)
         states.append(json.dumps(iterator.get_state()))
     assert json.dumps(first) == states[0]  # a state that was given out does not change afterwards
     used = start(corpora, data, [2.0, 1.0])
