@@ -76,7 +76,7 @@ def run(mesh: Mesh) -> dict[str, Any]:
             result["eval"] = jax.device_get(evaluate(state.params, rows))
         state = jax.device_put(host, result["shardings"])
         step = train.lower(state, rows, jax.random.key(7)).compile()
-        after, metrics = step(state, rows, jax.random.key(7))
+        after, metrics = step(state, rows, jax.random.key(7), None)
         result[f"parts_{parts}"] = {
             "gradients": jax.device_get(moments(after)),
             "metrics": {name: float(x) for name, x in metrics.items()},

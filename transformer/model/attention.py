@@ -1,13 +1,12 @@
 """Scaled dot-product and multi-head attention (paper, section 3.2)."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from transformer.config import ModelConfig
 from transformer.model.dropout import Dropout
+from transformer.model.sharded import products
 
 
 def attention_weights(q_BTHK: jax.Array, k_BSHK: jax.Array, mask_B1TS: jax.Array) -> jax.Array:
@@ -23,31 +22,37 @@ def attention_weights(q_BTHK: jax.Array, k_BSHK: jax.Array, mask_B1TS: jax.Array
 
 
 class Projection(nn.Module):
-    """Linear map between named axes: `letters` as in "D->HK", `sizes` of the axes after the arrow."""
+    """Linear map between named axes: `letters` as in "D->HK"."""
 
     letters: str
-    sizes: tuple[int, ...]
     use_bias: bool
     config: ModelConfig
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        inputs, outputs = self.letters.split("->")
-        shape = (*x.shape[-len(inputs) :], *self.sizes)
+    def setup(self) -> None:
+        c = self.config
+        sizes = {"D": c.d_model, "F": c.d_ff, "H": c.num_heads, "K": c.d_model // c.num_heads}
+        inputs, outputs = (tuple(sizes[letter] for letter in side) for side in self.letters.split("->"))
         init = nn.initializers.variance_scaling(
             1.0,
             "fan_avg",
             "uniform",
             in_axis=tuple(range(len(inputs))),
-            out_axis=tuple(range(len(inputs), len(shape))),
+            out_axis=tuple(range(len(inputs), len(inputs + outputs))),
         )
-        kernel = self.param("kernel", init, shape, jnp.dtype(self.config.param_dtype))
-        dtype = jnp.dtype(self.config.dtype)
-        y = jnp.einsum(f"...{inputs},{inputs}{outputs}->...{outputs}", x.astype(dtype), kernel.astype(dtype))
+        self.kernel = self.param("kernel", init, inputs + outputs, jnp.dtype(c.param_dtype))
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, self.sizes, jnp.dtype(self.config.param_dtype))
-            y = y + bias.astype(dtype)
-        return y
+            self.bias = self.param("bias", nn.initializers.zeros, outputs, jnp.dtype(c.param_dtype))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return project(x, self)[0]
+
+
+def project(x: jax.Array, *projections: Projection) -> tuple[jax.Array, ...]:
+    """Returns what each of the projections, all with the same letters, makes of `x`."""
+    dtype = jnp.dtype(projections[0].config.dtype)
+    kernels = [p.kernel.astype(dtype) for p in projections]
+    ys = products(x.astype(dtype), kernels, projections[0].letters)
+    return tuple(y + p.bias.astype(dtype) if p.use_bias else y for y, p in zip(ys, projections, strict=True))
 
 
 class MultiHeadAttention(nn.Module):
@@ -57,16 +62,16 @@ class MultiHeadAttention(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        heads = (c.num_heads, c.d_model // c.num_heads)
-        self.query = Projection("D->HK", heads, c.attention_bias, c)
-        self.key = Projection("D->HK", heads, c.attention_bias, c)
-        self.value = Projection("D->HK", heads, c.attention_bias, c)
-        self.out = Projection("HK->D", (c.d_model,), c.attention_bias, c)
+        self.query = Projection("D->HK", c.attention_bias, c)
+        self.key = Projection("D->HK", c.attention_bias, c)
+        self.value = Projection("D->HK", c.attention_bias, c)
+        self.out = Projection("HK->D", c.attention_bias, c)
         self.dropout = Dropout(c.attention_dropout_rate)
 
     def keys_values(self, memory_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns (k_BSHK, v_BSHK) of what is attended to."""
-        return self.key(memory_BSD), self.value(memory_BSD)
+        k_BSHK, v_BSHK = project(memory_BSD, self.key, self.value)
+        return k_BSHK, v_BSHK
 
     def attend(
         self,
@@ -76,18 +81,31 @@ class MultiHeadAttention(nn.Module):
         mask_B1TS: jax.Array,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Returns y_BTD: each position of `x_BTD` reads from given keys and values.
+        """Returns y_BTD: each position of `x_BTD` reads from given keys and values."""
+        return self._read(self.query(x_BTD), k_BSHK, v_BSHK, mask_B1TS, deterministic)
+
+    def __call__(
+        self, x_BTD: jax.Array, memory_BSD: jax.Array, mask_B1TS: jax.Array, deterministic: bool = True
+    ) -> jax.Array:
+        """Returns y_BTD; self-attention when `memory_BSD` is `x_BTD`."""
+        if memory_BSD is not x_BTD:
+            return self.attend(x_BTD, *self.keys_values(memory_BSD), mask_B1TS, deterministic)
+        return self._read(*project(x_BTD, self.query, self.key, self.value), mask_B1TS, deterministic)
+
+    def _read(
+        self,
+        q_BTHK: jax.Array,
+        k_BSHK: jax.Array,
+        v_BSHK: jax.Array,
+        mask_B1TS: jax.Array,
+        deterministic: bool,
+    ) -> jax.Array:
+        """Returns y_BTD.
 
         The weights are sown as intermediate "weights" (BHTS), so that they can be captured
         without a flag: `apply(..., mutable="intermediates")`.
         """
-        weights_BHTS = attention_weights(self.query(x_BTD), k_BSHK, mask_B1TS)
+        weights_BHTS = attention_weights(q_BTHK, k_BSHK, mask_B1TS)
         self.sow("intermediates", "weights", weights_BHTS)
         weights_BHTS = self.dropout(weights_BHTS, deterministic)
         return self.out(jnp.einsum("BHTS,BSHK->BTHK", weights_BHTS, v_BSHK))
-
-    def __call__(
-        self, x_BTD: jax.Array, memory_BSD: jax.Array, mask_B1TS: jax.Array, **mode: Any
-    ) -> jax.Array:
-        """Returns y_BTD; self-attention when `memory_BSD` is `x_BTD`."""
-        return self.attend(x_BTD, *self.keys_values(memory_BSD), mask_B1TS, **mode)

@@ -34,9 +34,9 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: jax.Array, deterministic: bool = True) -> jax.Array:
         c = self.config
-        h_BTF = ACTIVATIONS[c.activation](Projection("D->F", (c.d_ff,), True, c, name="wi")(x_BTD))
+        h_BTF = ACTIVATIONS[c.activation](Projection("D->F", True, c, name="wi")(x_BTD))
         h_BTF = Dropout(c.activation_dropout_rate)(h_BTF, deterministic)
-        return Projection("F->D", (c.d_model,), True, c, name="wo")(h_BTF)
+        return Projection("F->D", True, c, name="wo")(h_BTF)
 
 
 def layer_norm(config: ModelConfig) -> nn.LayerNorm:

@@ -11,6 +11,7 @@ from transformer.config import ModelConfig
 from transformer.model import masks, positions
 from transformer.model.dropout import Dropout
 from transformer.model.layers import DecoderLayer, EncoderLayer, KeysValues, layer_norm
+from transformer.model.sharded import look_up
 
 
 class Embedding(nn.Module):
@@ -29,9 +30,7 @@ class Embedding(nn.Module):
         )
 
     def __call__(self, ids_BT: jax.Array) -> jax.Array:
-        # Gathering from a table sharded on both axes makes XLA replicate it the slow way: say so first.
-        table_VD = shard(self.embedding.astype(self.config.dtype), "__")
-        return shard(table_VD[ids_BT], "BTD")
+        return shard(look_up(self.embedding.astype(self.config.dtype), ids_BT, "VD"), "BTD")
 
     def logits(self, y_BTD: jax.Array) -> jax.Array:
         return jnp.einsum("BTD,VD->BTV", y_BTD, self.embedding.astype(self.config.dtype))
@@ -71,7 +70,7 @@ class Stack(nn.Module):
         """Returns Dropout(embedding * sqrt(d_model) + position signal) (3.4, 3.5, 5.4)."""
         c = self.config
         if c.positions == "learned":
-            signal = self.positions[pos_BT]
+            signal = look_up(self.positions, pos_BT, "_D")
         else:
             signal = positions.FIXED[c.positions](pos_BT, c.d_model)
         x_BTD = embedded_BTD * c.d_model**0.5 + signal.astype(c.dtype)

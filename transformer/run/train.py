@@ -137,7 +137,7 @@ class _Run:
         for step in range(position.step + 1, run.num_steps + 1):
             batch, data_wait = self._next_batch()
             with self.log.busy("compiling") if pending is None else contextlib.nullcontext():
-                self.state, metrics = self.train_step(self.state, batch, self.dropout_key)
+                self.state, metrics = self.train_step(self.state, batch, self.dropout_key, None)
                 if pending is None:
                     jax.block_until_ready(metrics)
             if pending is not None:

@@ -77,35 +77,48 @@ def train_step(
     state: TrainState,
     batch: Batch,
     key: jax.Array,
+    votes_N: jax.Array | None,
     model: Transformer,
     tx: optax.GradientTransformation,
     config: Config,
 ) -> tuple[TrainState, Metrics]:
     """Returns (the next state, metrics) of one optimizer step.
 
+    A loss or gradient that is no finite number changes no parameter, moment or average: the step is
+    skipped. Counts go on, so that the learning rate stays a function of the step.
+
     Args:
       state: the current state.
       batch: the global batch.
       key: dropout key of the run; the step's own key is derived from it and `state.step`.
+      votes_N: one int32 a device, or None; only their sum leaves, the same on every process.
       model: the model; `tx` and `config` are its optimizer and run.
 
     Returns:
       Metrics: `loss` and `nll` in nats per target token, `learning_rate`, `gradient_norm` before clipping,
-      `source_tokens` and `target_tokens` (real ones).
+      `skipped` (1 or 0), `source_tokens` and `target_tokens` (real ones); `votes` if there were any.
     """
     metrics, grads = gradients(state.params, batch, jax.random.fold_in(key, state.step), model, config)
     rate = learning_rate(config.model, config.optim, config.run.num_steps)
     metrics["learning_rate"] = rate(state.step)
     metrics["gradient_norm"] = optax.tree.norm(grads)
+    sound = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+    metrics["skipped"] = 1 - sound.astype(jnp.int32)
     metrics["source_tokens"] = jnp.sum(batch.src_seg_BS > 0)
     metrics["target_tokens"] = jnp.sum(batch.tgt_seg_BT > 0)
+    if votes_N is not None:
+        metrics["votes"] = jnp.sum(votes_N)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
     if ema is not None:
         decay = config.optim.ema_decay
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
-    return TrainState(state.step + 1, params, opt_state, ema), metrics
+
+    def unless_skipped(old: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.where(sound, new, old) if jnp.issubdtype(new.dtype, jnp.floating) else new
+
+    return jax.tree.map(unless_skipped, state, TrainState(state.step + 1, params, opt_state, ema)), metrics
 
 
 def eval_step(params: Any, batch: Batch, model: Transformer, config: Config) -> Metrics:
@@ -125,7 +138,7 @@ def eval_step(params: Any, batch: Batch, model: Transformer, config: Config) -> 
 def jit_steps(
     model: Transformer, tx: optax.GradientTransformation, config: Config, mesh: Mesh, state: TrainState
 ) -> tuple[Callable[..., tuple[TrainState, Metrics]], Callable[..., Metrics]]:
-    """Returns the compiled (train_step(state, batch, key), eval_step(params, batch)) on `mesh`.
+    """Returns the compiled (train_step(state, batch, key, votes_N), eval_step(params, batch)) on `mesh`.
 
     The state passed to train_step is donated.
     """
@@ -134,7 +147,7 @@ def jit_steps(
     shardings = state_shardings(state, mesh)
     train = jax.jit(
         partial(train_step, model=model, tx=tx, config=config),
-        in_shardings=(shardings, batch_shardings, None),
+        in_shardings=(shardings, batch_shardings, None, None),
         out_shardings=(shardings, None),
         donate_argnums=0,
     )

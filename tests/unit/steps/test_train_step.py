@@ -134,12 +134,13 @@ def run() -> Callable[..., Course]:
     start = jax.device_get(TrainState(jnp.int32(0), PARAMS, tx.init(PARAMS), PARAMS))
     train, evaluate = jit_steps(model, tx, config, mesh, start)
 
-    def three_steps(first: int = 0) -> Course:
+    def three_steps(first: int = 0, scale: float = 1.0) -> Course:
         state, batch = jax.tree.map(jnp.array, start), to_devices(BATCH, mesh)
-        state = state._replace(step=jnp.int32(first))
+        scaled = [jax.tree.map(lambda x: x * scale, tree) for tree in (state.params, state.ema)]
+        state = TrainState(jnp.int32(first), scaled[0], state.opt_state, scaled[1])
         metrics, params, moments = [], [cases.flatten(PARAMS)], []
         for _ in range(3):
-            state, found = train(state, batch, jax.random.key(0))
+            state, found = train(state, batch, jax.random.key(0), None)
             metrics.append({k: float(v) for k, v in found.items()})
             params.append(cases.flatten(state.params))
             moments.append(cases.flatten(state.opt_state[0].mu))
@@ -196,6 +197,19 @@ def test_moving_average(course: Course) -> None:
         for params in course.params[1:]:
             expected = DECAY * expected + (1 - DECAY) * params[path]
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6, err_msg=path)
+
+
+def test_a_step_without_a_finite_loss_changes_nothing(run: Callable[..., Course], course: Course) -> None:
+    """Parameters so large that the logits overflow; the learning rate goes on all the same."""
+    lost = run(scale=2.0**100)
+    assert [metrics["skipped"] for metrics in lost.metrics] == [1, 1, 1]
+    assert not math.isfinite(lost.metrics[0]["loss"])
+    for path, x in course.params[0].items():
+        for later in (*lost.params[1:], lost.ema):
+            np.testing.assert_array_equal(later[path], x * 2.0**100, err_msg=path)
+        assert not lost.moments[path].any()
+    assert [m["learning_rate"] for m in lost.metrics] == [m["learning_rate"] for m in course.metrics]
+    assert [metrics["skipped"] for metrics in course.metrics] == [0, 0, 0]
 
 
 def test_evaluation_sums(course: Course) -> None:
