@@ -1,8 +1,8 @@
 """Axis letters, and the one table that maps them to the mesh.
 
 B rows of a batch, S source or key positions, T target or query positions, D d_model, H heads,
-K head size, F d_ff, V vocabulary, W beam width, L stacked layers, N flat tokens; "_" is an axis
-that is never sharded.
+K head size, F d_ff, V vocabulary, W beam width, L stacked layers, N flat tokens, R copies of a
+parameter; "_" is an axis that is never sharded.
 """
 
 import re
@@ -19,7 +19,13 @@ AXES: dict[str, tuple[str, ...]] = {
     "H": ("tensor",),
     "F": ("tensor",),
     "V": ("tensor",),
+    "R": ("data",),
 }
+
+# A parameter meets rows: it is gathered over the mesh axes that it shares with them, and lies in
+# copies along the others. Axes that are no rows' divide the products.
+ROW_AXES = AXES["B"]
+GATHERED_AXES = tuple(axis for axis in AXES["D"] if axis in ROW_AXES)
 
 # Parameter path -> letters. A stack of scanned layers has one more axis, L, in front.
 PARAM_AXES: tuple[tuple[str, str], ...] = (
@@ -85,3 +91,23 @@ def shard(x: jax.Array, letters: str) -> jax.Array:
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(letters))
+
+
+def product_axes(letters: str) -> tuple[str, ...]:
+    """Returns the mesh axes of `letters` that no rows are divided over."""
+    return tuple(axis for letter in letters for axis in AXES.get(letter, ()) if axis not in ROW_AXES)
+
+
+def copies(x: jax.Array, letters: str) -> jax.Array:
+    """Returns the parameter `x` with an axis R in front: a copy for each part of the rows that has one.
+
+    No device holds more than without it. Its use is in the backward pass: gradients of a copy are
+    added up where they arise, however often it is used, and only then summed over the mesh.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x[None]
+
+    def local(x: jax.Array) -> jax.Array:
+        return jax.lax.pcast(x[None], AXES["R"], to="varying")
+
+    return jax.shard_map(local, in_specs=spec(letters), out_specs=spec("R" + letters))(x)

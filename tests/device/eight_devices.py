@@ -3,12 +3,15 @@
 Run by test_mesh.py in a process of its own: the number of devices is fixed when JAX starts.
 """
 
+import functools
 import json
+import math
 import re
 import sys
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -16,16 +19,19 @@ from transformer.axes import MESH_AXES
 from transformer.config import Config, MeshConfig, ModelConfig, OptimConfig
 from transformer.data.batch import Batch, pack_rows, pad_rows
 from transformer.io.devices import make_mesh, to_devices
+from transformer.model.traffic import traffic
 from transformer.model.transformer import Transformer
+from transformer.steps.collectives import collectives, compile_step, instructions
 from transformer.steps.state import TrainState, init_state, state_shardings
 from transformer.steps.train_step import jit_steps
+from transformer.training.loss import token_log_probs
 from transformer.training.optimizer import make_optimizer
 
 VOCAB, LENGTH, CHUNK = 88, 12, 512
 MODEL = ModelConfig(
     d_model=16,
     d_ff=32,
-    num_heads=4,
+    num_heads=8,
     num_encoder_layers=1,
     num_decoder_layers=1,
     dropout_rate=0.3,
@@ -59,41 +65,76 @@ def moments(state: TrainState) -> Any:
     return next(s.mu for s in leaves if hasattr(s, "mu"))
 
 
-def run(mesh: Mesh) -> dict[str, Any]:
-    """Returns the initial state, dev sums, and what one step gives, computed in one part and in two."""
+def run(mesh: Mesh, both: bool) -> dict[str, Any]:
+    """Returns the initial state, dev sums, and what one step gives: in one part, and if `both` in two."""
     model, rows = Transformer(MODEL, VOCAB, VOCAB), to_devices(batch(), mesh)
-    result: dict[str, Any] = {}
-    for parts in (1, 2):
+    result: dict[str, Any] = {"ties": ties()}
+    for parts in (1, 2) if both else (1,):
         config = Config(model=MODEL, optim=OptimConfig(accumulation_steps=parts, loss_chunk=CHUNK))
-        tx = make_optimizer(MODEL, config.optim, 10)
+        tx = make_optimizer(MODEL, config.optim, config.run.num_steps)
         if parts == 1:
-            state = init_state(model, tx, config, mesh)
+            born = jax.jit(functools.partial(init_state, model, tx, config, mesh)).lower().compile()
+            state = born()
+            result["largest_born"] = largest(born.as_text())
             result["shapes"] = shard_shapes(state)
             host, result["shardings"] = jax.device_get(state), state_shardings(state, mesh)
             result["params"] = host.params
-        train, evaluate = jit_steps(model, tx, config, mesh, host)
         if parts == 1:
+            _, evaluate = jit_steps(model, tx, config, mesh, host)
             result["eval"] = jax.device_get(evaluate(state.params, rows))
         state = jax.device_put(host, result["shardings"])
-        step = train.lower(state, rows, jax.random.key(7)).compile()
+        step = compile_step(model, config, mesh, *rows.tgt_BT.shape)
         after, metrics = step(state, rows, jax.random.key(7), None)
+        text = step.as_text()
         result[f"parts_{parts}"] = {
             "gradients": jax.device_get(moments(after)),
             "metrics": {name: float(x) for name, x in metrics.items()},
-            "program": program(step.as_text()),
+            "program": {"products": products(text), "sent": sum(c.sent for c in collectives(text))},
             "stays_sharded": jax.tree.all(
                 jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), after, result["shardings"])
             ),
         }
+    result["formula"] = sum(traffic(model, mesh.shape, len(batch().src_BS), LENGTH).values())
     return result
 
 
-def program(text: str) -> dict[str, Any]:
-    """Returns what a compiled step holds: its all-reduces, and the rows of its logits products."""
-    return {
-        "all_reduces": len(re.findall(r" all-reduce(?:-start)?\(", text)),
-        "logits_rows": sorted({int(n) for n in re.findall(rf"f32\[(\d+),{VOCAB}\]\S* dot\(", text)}),
-    }
+def ties() -> list[bool]:
+    """Returns which labels count as the likeliest; piece i + VOCAB / 2 is as likely as i, the likeliest."""
+    half = np.random.default_rng(1).normal(size=(VOCAB // 2, 16)).astype(np.float32)
+    half /= np.linalg.norm(half, axis=1, keepdims=True)
+    table, labels = np.concatenate([half, half]), np.arange(VOCAB, dtype=np.int32).reshape(8, -1)
+    y = np.concatenate([half, half]).reshape(8, -1, 16) * 100
+    correct = jax.jit(lambda: token_log_probs(y, jnp.asarray(table), labels, CHUNK)[1])()
+    return np.asarray(correct).ravel().tolist()
+
+
+def products(text: str) -> int:
+    """Returns the multiplications of all matrix products that one device computes in a compiled program."""
+    types, total = {}, 0
+    for line in instructions(text):
+        types[line.name] = shape(line.type)
+        if line.op == "dot":
+            left = types[re.findall(r"[\w.-]+", line.rest.partition(",")[0])[-1]]
+            contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.rest)[1]
+            total += (
+                line.times
+                * math.prod(shape(line.type))
+                * math.prod(left[int(i)] for i in contracted.split(","))
+            )
+    return total
+
+
+def shape(text: str) -> list[int]:
+    """Returns the sizes of an HLO array type, the first of a tuple."""
+    sizes = re.search(r"\[([\d,]*)\]", text)[1]
+    return [int(n) for n in sizes.split(",") if n]
+
+
+def largest(text: str) -> int:
+    """Returns the numbers in the largest array that a compiled program ever holds on one device."""
+    return max(
+        math.prod(int(n) for n in sizes.split(",")) for sizes in re.findall(r"[a-z]\d+\[([\d,]+)\]", text)
+    )
 
 
 def shard_shapes(state: TrainState) -> dict[str, list[int]]:
@@ -104,23 +145,26 @@ def shard_shapes(state: TrainState) -> dict[str, list[int]]:
 
 
 def main(meshes: list[tuple[int, int, int]]) -> None:
-    alone = run(Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), MESH_AXES))
+    alone = run(Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), MESH_AXES), both=(2, 2, 2) in meshes)
     report: dict[str, Any] = {"devices": jax.device_count()}
     for sizes in meshes:
         mesh = make_mesh(MeshConfig(*sizes))
         with jax.set_mesh(mesh):
-            found = run(mesh)
-        entry: dict[str, Any] = {"shapes": found["shapes"]}
+            found = run(mesh, both=sizes == (2, 2, 2))
+        entry = {name: found[name] for name in ("shapes", "ties", "largest_born", "formula")}
         for name in ("params", "eval"):
             entry[name] = distance(found[name], alone[name])
         for name in ("parts_1", "parts_2"):
-            mine, theirs = found[name], alone[name]
-            entry[name] = {
-                "gradients": distance(mine["gradients"], theirs["gradients"]),
-                "metrics": distance(mine["metrics"], theirs["metrics"]),
-                "stays_sharded": mine["stays_sharded"],
-                **mine["program"],
-            }
+            if name in found:
+                mine, theirs = found[name], alone[name]
+                entry[name] = {
+                    "gradients": distance(mine["gradients"], theirs["gradients"]),
+                    "metrics": distance(mine["metrics"], theirs["metrics"]),
+                    "stays_sharded": mine["stays_sharded"],
+                    "sent": mine["program"]["sent"],
+                    "products": mine["program"]["products"],
+                    "products_alone": theirs["program"]["products"],
+                }
         report["x".join(map(str, sizes))] = entry
     json.dump(report, sys.stdout)
 

@@ -1,13 +1,15 @@
 """The devices of a run as a mesh, and the way of a batch onto them."""
 
 import math
+from collections.abc import Mapping
 from typing import TypeVar
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from transformer.axes import MESH_AXES, spec
-from transformer.config import MeshConfig
+from transformer.axes import AXES, MESH_AXES, spec
+from transformer.config import MeshConfig, ModelConfig
 from transformer.errors import ConfigError
 
 Rows = TypeVar("Rows")
@@ -19,17 +21,50 @@ def make_mesh(config: MeshConfig) -> Mesh:
     Raises:
       ConfigError: if the sizes do not make up the number of devices.
     """
-    sizes = [config.data, config.fsdp, config.tensor]
+    sizes = dict(zip(MESH_AXES, (config.data, config.fsdp, config.tensor), strict=True))
     available = jax.device_count()
-    if -1 in sizes:
-        rest = math.prod(s for s in sizes if s != -1)
-        sizes[sizes.index(-1)] = max(available // rest, 1)
-    if math.prod(sizes) != available:
+    given = {axis: size for axis, size in sizes.items() if size != -1}
+    product = math.prod(given.values())
+    if len(given) < len(sizes) and available % product == 0:
+        sizes = {axis: given.get(axis, available // product) for axis in sizes}
+    elif product != available or len(given) < len(sizes):
+        fact = "do not divide" if len(given) < len(sizes) else "do not make up"
         raise ConfigError(
-            f"config.mesh: data x fsdp x tensor = {' x '.join(map(str, sizes))} = {math.prod(sizes)}, "
-            f"but there are {available} devices; choose sizes that multiply to {available}, one may be -1"
+            f"config.mesh: {' x '.join(given)} = {' x '.join(map(str, given.values()))} = {product} {fact} "
+            f"the {available} devices; choose sizes that multiply to {available}, one may be -1"
         )
-    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def check_sizes(mesh_shape: Mapping[str, int], model: ModelConfig, vocabularies: Mapping[str, int]) -> None:
+    """Checks that the mesh divides the axes of the parameters by the table of `axes.py`.
+
+    Args:
+      mesh_shape: size of each mesh axis, `Mesh.shape`.
+      model: sizes of the model.
+      vocabularies: number of pieces of each side, {"source": 8000, "target": 8000}.
+
+    Raises:
+      ConfigError: with every size that does not divide, one a line.
+    """
+    sizes = [
+        ("D", "config.model.d_model", model.d_model),
+        ("H", "config.model.num_heads", model.num_heads),
+        ("F", "config.model.d_ff", model.d_ff),
+    ]
+    for pieces in sorted(set(vocabularies.values())):
+        sides = " and ".join(side for side, n in vocabularies.items() if n == pieces)
+        sizes.append(("V", f"config.tokenizer.vocab_size: {sides} vocabulary", pieces))
+    faults = []
+    for letter, key, size in sizes:
+        axes = [axis for axis in AXES[letter] if mesh_shape[axis] > 1]
+        parts = math.prod(mesh_shape[axis] for axis in axes)
+        if size % parts:
+            mesh = " x ".join(f"config.mesh.{axis}={mesh_shape[axis]}" for axis in axes)
+            nearest = max(round(size / parts), 1) * parts
+            faults.append(f"{key}: {size} is not divided by {mesh}; the nearest size that is: {nearest}")
+    if faults:
+        raise ConfigError("\n".join(faults))
 
 
 def row_shards(mesh: Mesh) -> int:
@@ -38,5 +73,22 @@ def row_shards(mesh: Mesh) -> int:
 
 
 def to_devices(rows: Rows, mesh: Mesh) -> Rows:
-    """Returns a pytree of arrays [B, ...] as global arrays, rows divided over the mesh."""
-    return jax.device_put(rows, NamedSharding(mesh, spec("B")))
+    """Returns a pytree of arrays [B, ...] as global arrays, rows divided over the mesh.
+
+    Every process gives all rows, and keeps those of its own devices.
+    """
+    sharding = NamedSharding(mesh, spec("B"))
+    if jax.process_count() == 1:
+        return jax.device_put(rows, sharding)
+    return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__), rows)
+
+
+def make_votes(yes: bool, mesh: Mesh) -> jax.Array | None:
+    """Returns one int32 a device, 1 on this process's devices if `yes`; None with a single process.
+
+    Their sum, computed inside a step, is known to all processes after the very same step.
+    """
+    if jax.process_count() == 1:
+        return None
+    sharding = NamedSharding(mesh, PartitionSpec(MESH_AXES))
+    return jax.make_array_from_callback((mesh.size,), sharding, lambda _: np.full(1, yes, np.int32))

@@ -90,7 +90,8 @@ class MultiHeadAttention(nn.Module):
         """Returns y_BTD; self-attention when `memory_BSD` is `x_BTD`."""
         if memory_BSD is not x_BTD:
             return self.attend(x_BTD, *self.keys_values(memory_BSD), mask_B1TS, deterministic)
-        return self._read(*project(x_BTD, self.query, self.key, self.value), mask_B1TS, deterministic)
+        k_BTHK, v_BTHK, q_BTHK = project(x_BTD, self.key, self.value, self.query)
+        return self._read(q_BTHK, k_BTHK, v_BTHK, mask_B1TS, deterministic)
 
     def _read(
         self,

@@ -11,27 +11,18 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from transformer.axes import AXES, spec
-
-_ROWS = AXES["B"]
-_GATHERED = tuple(axis for axis in AXES["D"] if axis in _ROWS)  # of a parameter, before it meets rows
+from transformer.axes import AXES, GATHERED_AXES, ROW_AXES, product_axes, spec
 
 
 def _rows_are_divided(x: jax.Array) -> bool:
     """Returns whether the mesh divides the rows of `x`; those of initialisation (one row) it does not."""
     mesh = jax.sharding.get_abstract_mesh()
-    return not mesh.empty and x.shape[0] % math.prod(mesh.shape[axis] for axis in _ROWS) == 0
+    return not mesh.empty and x.shape[0] % math.prod(mesh.shape[axis] for axis in ROW_AXES) == 0
 
 
-def _vary(x: jax.Array, axes: Sequence[str]) -> jax.Array:
-    """Lets `x` differ along mesh `axes`: here its gradient is summed over them, and nowhere later."""
-    missing = tuple(axis for axis in axes if axis not in jax.typeof(x).vma)
-    return jax.lax.pcast(x, missing, to="varying") if missing else x
-
-
-def _axes_of(letters: str) -> tuple[str, ...]:
-    """Returns the mesh axes of `letters` that no row is divided over."""
-    return tuple(axis for letter in letters for axis in AXES.get(letter, ()) if axis not in _ROWS)
+def _vary(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """Lets `x` differ along mesh `axes`: its gradient is summed over them here, all uses together."""
+    return jax.lax.pcast(x, axes, to="varying") if axes else x
 
 
 def products(x: jax.Array, kernels: Sequence[jax.Array], letters: str) -> tuple[jax.Array, ...]:
@@ -55,11 +46,11 @@ def products(x: jax.Array, kernels: Sequence[jax.Array], letters: str) -> tuple[
 
     def local(x: jax.Array, *kernels: jax.Array) -> tuple[jax.Array, ...]:
         axis = (inputs + outputs).index("D")
-        x = _vary(x, _axes_of(inputs + outputs))
+        x = _vary(x, product_axes(outputs))
         whole = [
-            jax.lax.all_gather(_vary(k, _ROWS), _GATHERED, axis=axis, tiled=True) for k in kernels
+            jax.lax.all_gather(_vary(k, AXES["R"]), GATHERED_AXES, axis=axis, tiled=True) for k in kernels
         ]
-        return jax.lax.psum(multiply(x, whole), _axes_of(inputs))
+        return jax.lax.psum(multiply(x, whole), product_axes(inputs))
 
     rows = "B" + "_" * (x.ndim - 1 - len(inputs))
     kernel = spec(inputs + outputs)
@@ -70,28 +61,32 @@ def products(x: jax.Array, kernels: Sequence[jax.Array], letters: str) -> tuple[
     )(x, *kernels)
 
 
-def look_up(table: jax.Array, ids_BT: jax.Array, letters: str) -> jax.Array:
-    """Returns the rows `ids_BT` of `table`, [B, T, D].
+def look_up(table_RXD: jax.Array, ids_BT: jax.Array, letters: str, dtype: str) -> jax.Array:
+    """Returns the rows `ids_BT` of a table, [B, T, D].
 
     On a mesh the table stays where it is: a device looks up its share of D for the ids of its whole
     `fsdp` group, and the group exchanges rows for columns.
 
     Args:
-      table: [rows, D].
+      table_RXD: what `axes.copies` makes of the table; X is its rows.
       ids_BT: int32 row numbers.
       letters: the axes of the table, "VD" or "_D".
+      dtype: of the result; gradients are added up in the table's own.
     """
     if not _rows_are_divided(ids_BT):
-        return table[ids_BT]
-    split = _axes_of(letters[0])
+        return table_RXD[0, ids_BT].astype(dtype)
+    split = product_axes(letters[0])
 
-    def local(table: jax.Array, ids_BT: jax.Array) -> jax.Array:
-        ids_BT = jax.lax.all_gather(ids_BT, _GATHERED, axis=0, tiled=True)
-        ids_BT = ids_BT - (jax.lax.axis_index(split) * table.shape[0] if split else 0)
-        here_BT1 = ((ids_BT >= 0) & (ids_BT < table.shape[0]))[..., None]
-        found_BTD = _vary(table, _ROWS)[jnp.clip(ids_BT, 0, table.shape[0] - 1)]
-        found_BTD = jax.lax.psum(jnp.where(here_BT1, found_BTD, 0), split)
-        return jax.lax.all_to_all(found_BTD, _GATHERED, split_axis=0, concat_axis=2, tiled=True)
+    def local(table_RXD: jax.Array, ids_BT: jax.Array) -> jax.Array:
+        table_XD = table_RXD[0]
+        X = table_XD.shape[0]
+        ids_BT = jax.lax.all_gather(ids_BT, GATHERED_AXES, axis=0, tiled=True)
+        ids_BT = ids_BT - (jax.lax.axis_index(split) * X if split else 0)
+        here_BT1 = ((ids_BT >= 0) & (ids_BT < X))[..., None]
+        found_BTD = jnp.where(here_BT1, table_XD[jnp.clip(ids_BT, 0, X - 1)].astype(dtype), 0)
+        found_BTD = jax.lax.psum(found_BTD, split)
+        return jax.lax.all_to_all(found_BTD, GATHERED_AXES, split_axis=0, concat_axis=2, tiled=True)
 
-    rows = spec("B__")
-    return jax.shard_map(local, in_specs=(spec(letters), spec("B_")), out_specs=rows)(table, ids_BT)
+    return jax.shard_map(local, in_specs=(spec("R" + letters), spec("B_")), out_specs=spec("B__"))(
+        table_RXD, ids_BT
+    )

@@ -1,5 +1,6 @@
 """How large a model is: parameters, arithmetic and memory, all without allocating anything."""
 
+import functools
 import math
 from typing import Any
 
@@ -13,6 +14,7 @@ FLOAT32 = 4  # bytes
 ADAFACTOR_MIN_SIZE = 128  # smallest second-largest axis whose second moments are kept as two vectors
 
 
+@functools.cache
 def parameter_shapes(model: Transformer) -> Any:
     """Returns the parameter tree as `jax.ShapeDtypeStruct`s."""
     ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from transformer.axes import shard
+from transformer.axes import copies, shard
 from transformer.config import ModelConfig
 from transformer.model import masks, positions
 from transformer.model.dropout import Dropout
 from transformer.model.layers import DecoderLayer, EncoderLayer, KeysValues, layer_norm
 from transformer.model.sharded import look_up
+
+OUTPUT = {"all": "shared", "target": "target", "none": "output"}  # tied embeddings -> the output projection
 
 
 class Embedding(nn.Module):
@@ -28,9 +30,10 @@ class Embedding(nn.Module):
             (self.vocab_size, d_model),
             jnp.dtype(self.config.param_dtype),
         )
+        self.copies_RVD = copies(self.embedding, "VD")
 
     def __call__(self, ids_BT: jax.Array) -> jax.Array:
-        return shard(look_up(self.embedding.astype(self.config.dtype), ids_BT, "VD"), "BTD")
+        return shard(look_up(self.copies_RVD, ids_BT, "VD", self.config.dtype), "BTD")
 
     def logits(self, y_BTD: jax.Array) -> jax.Array:
         return jnp.einsum("BTD,VD->BTV", y_BTD, self.embedding.astype(self.config.dtype))
@@ -70,7 +73,7 @@ class Stack(nn.Module):
         """Returns Dropout(embedding * sqrt(d_model) + position signal) (3.4, 3.5, 5.4)."""
         c = self.config
         if c.positions == "learned":
-            signal = look_up(self.positions, pos_BT, "_D")
+            signal = look_up(copies(self.positions, "_D"), pos_BT, "_D", c.dtype)
         else:
             signal = positions.FIXED[c.positions](pos_BT, c.d_model)
         x_BTD = embedded_BTD * c.d_model**0.5 + signal.astype(c.dtype)
@@ -147,6 +150,13 @@ class Transformer(nn.Module):
             self.logits(y_BTD)  # an untied output projection is made when it is first used
         return y_BTD
 
+    def with_table(self, *batch: Any, **mode: Any) -> tuple[jax.Array, jax.Array]:
+        """Returns (y_BTD as `__call__` does, table_RVD of the output projection) for the loss.
+
+        The table is the very copies that look ids up where the two are tied, see `axes.copies`.
+        """
+        return self(*batch, **mode), self._output().copies_RVD
+
     def encode(
         self, src_BS: jax.Array, seg_BS: jax.Array, pos_BS: jax.Array, deterministic: bool = True
     ) -> jax.Array:
@@ -208,8 +218,10 @@ class Transformer(nn.Module):
 
     def logits(self, y_BTD: jax.Array) -> jax.Array:
         """Returns logits_BTV."""
-        name = {"all": "shared", "target": "target", "none": "output"}[self.config.tied_embeddings]
-        return getattr(self, name).logits(y_BTD)
+        return self._output().logits(y_BTD)
+
+    def _output(self) -> Embedding:
+        return getattr(self, OUTPUT[self.config.tied_embeddings])
 
     def _embed_target(self, ids_BT: jax.Array) -> jax.Array:
         return (self.shared if self.config.tied_embeddings == "all" else self.target)(ids_BT)
@@ -224,8 +236,7 @@ def empty_cache(config: ModelConfig, batch: int, width: int, length: int) -> tup
 
 def output_embedding(params: Any, config: ModelConfig) -> jax.Array:
     """Returns embedding_VD of the output projection, for a loss that never holds all logits."""
-    name = {"all": "shared", "target": "target", "none": "output"}[config.tied_embeddings]
-    return params[name]["embedding"]
+    return params[OUTPUT[config.tied_embeddings]]["embedding"]
 
 
 def unstack_layers(params: Any) -> Any:

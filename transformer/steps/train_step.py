@@ -14,7 +14,7 @@ from transformer.config import Config
 from transformer.data.batch import Batch
 from transformer.data.tokenizer import BOS_ID
 from transformer.model.masks import shift_right
-from transformer.model.transformer import Transformer, output_embedding
+from transformer.model.transformer import Transformer
 from transformer.steps.state import TrainState, state_shardings
 from transformer.training.loss import smoothed_loss, token_log_probs
 from transformer.training.schedule import learning_rate
@@ -25,17 +25,17 @@ Metrics = dict[str, jax.Array]
 def _forward(model: Transformer, params: Any, batch: Batch, **mode: Any) -> Any:
     tgt_in_BT = shift_right(batch.tgt_BT, batch.tgt_pos_BT, BOS_ID)
     inputs = (*batch[:3], tgt_in_BT, *batch[4:])
-    return model.apply({"params": params}, *inputs, **mode)
+    return model.apply({"params": params}, *inputs, method=Transformer.with_table, **mode)
 
 
 def _loss(
     params: Any, batch: Batch, key: jax.Array, count: jax.Array, model: Transformer, config: Config
 ) -> tuple[jax.Array, jax.Array]:
     """Returns this part's share of the batch's mean (smoothed loss, nll): sums over the global `count`."""
-    y_BTD = _forward(model, params, batch, deterministic=False, rngs={"dropout": key})
+    y_BTD, table_RVD = _forward(model, params, batch, deterministic=False, rngs={"dropout": key})
     loss, nll = smoothed_loss(
         y_BTD,
-        output_embedding(params, model.config),
+        table_RVD,
         batch.tgt_BT,
         batch.tgt_seg_BT > 0,
         config.optim.label_smoothing,
@@ -123,10 +123,8 @@ def train_step(
 
 def eval_step(params: Any, batch: Batch, model: Transformer, config: Config) -> Metrics:
     """Returns sums over the real target tokens: `nll`, `correct`, `target_tokens`."""
-    y_BTD = _forward(model, params, batch)
-    log_prob_BT, correct_BT = token_log_probs(
-        y_BTD, output_embedding(params, model.config), batch.tgt_BT, config.optim.loss_chunk
-    )
+    y_BTD, table_RVD = _forward(model, params, batch)
+    log_prob_BT, correct_BT = token_log_probs(y_BTD, table_RVD, batch.tgt_BT, config.optim.loss_chunk)
     real_BT = batch.tgt_seg_BT > 0
     return {
         "nll": -jnp.sum(log_prob_BT * real_BT),

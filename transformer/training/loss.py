@@ -3,89 +3,148 @@
 With smoothing eps over V classes, one token costs
 ``lse(logits) - (1 - eps) * logit[label] - eps * mean(logits)``: no one-hot matrix is needed. Tokens
 are taken in chunks, and their gradients are computed while the chunk's logits exist.
+
+On a mesh every device has rows of its own (axes `data` and `fsdp`) and a share of the vocabulary
+(axis `tensor`), so each product of a token and a piece is computed once. Here V is the device's
+share; what the whole vocabulary has to say, a few numbers a token, is summed over `tensor`.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
-from transformer.axes import spec
+from transformer.axes import AXES, GATHERED_AXES, ROW_AXES, copies, spec
 
-
-def _chunks(x: jax.Array, chunk: int) -> jax.Array:
-    """Returns `x` padded with zeros to whole chunks, [N/chunk, chunk, ...]."""
-    pad = -x.shape[0] % chunk
-    return jnp.pad(x, [(0, pad)] + [(0, 0)] * (x.ndim - 1)).reshape(-1, chunk, *x.shape[1:])
+_PIECES = AXES["V"]
 
 
-def _per_shard(function: Callable[..., Any], out_letters: Any) -> Callable[..., Any]:
-    """Runs `function(rows..., table)` on each device's own rows.
+def _on_mesh() -> bool:
+    return not jax.sharding.get_abstract_mesh().empty
+
+
+def _over(axes: tuple[str, ...], reduce: Callable[..., Any], x: Any) -> Any:
+    """Returns `x` reduced over mesh axes by psum, pmax or pmin; as it is outside a mesh."""
+    return reduce(x, axes) if _on_mesh() else x
+
+
+def _per_device(function: Callable[..., Any], out_letters: tuple[str, ...]) -> Callable[..., Any]:
+    """Runs `function(y_BTD, labels_BT, weights_BT, table_RVD)` on each device's rows and pieces.
 
     A scan over the tokens of a sharded batch would otherwise make every device compute all of
     them. Outside a mesh this is `function` itself.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    if not _on_mesh():
         return function
-    rows = spec("B")
-    specs = jax.tree.map(lambda letter: rows if letter == "B" else PartitionSpec(), out_letters)
     return jax.shard_map(
-        function, in_specs=(rows, rows, rows, PartitionSpec()), out_specs=specs, check_vma=False
+        function,
+        in_specs=(spec("B"), spec("B"), spec("B"), spec("RVD")),
+        out_specs=tuple(spec(letters) for letters in out_letters),
+        check_vma=False,
     )
 
 
-def _all_sum(x: Any) -> Any:
-    mesh = jax.sharding.get_abstract_mesh()
-    return x if mesh.empty else jax.lax.psum(x, spec("B")[0])
+def _whole_columns(table_RVD: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Returns table_VD, all columns of this device's copy."""
+    table_VD = table_RVD[0].astype(dtype)
+    return jax.lax.all_gather(table_VD, GATHERED_AXES, axis=1, tiled=True) if _on_mesh() else table_VD
+
+
+def _own_columns(dtable_VD: jax.Array) -> jax.Array:
+    """Returns dtable_RVD, summed over the devices that share this copy, of which each has its columns."""
+    if _on_mesh():
+        dtable_VD = jax.lax.psum_scatter(dtable_VD, GATHERED_AXES, scatter_dimension=1, tiled=True)
+    return dtable_VD[None]
+
+
+def _chunks(x: jax.Array, chunk: int) -> jax.Array:
+    """Returns `x` [B, T, ...] as tokens, padded with zeros to whole chunks: [chunks, <= `chunk`, ...]."""
+    n = x.shape[0] * x.shape[1]
+    x, chunk = x.reshape(n, *x.shape[2:]), min(chunk, n)
+    x = jnp.pad(x, [(0, -n % chunk)] + [(0, 0)] * (x.ndim - 1))
+    return x.reshape(-1, chunk, *x.shape[1:])
+
+
+def _tokens(x: jax.Array, like_BT: jax.Array) -> jax.Array:
+    """Undoes `_chunks`."""
+    return x.reshape(-1, *x.shape[2:])[: like_BT.size].reshape(*like_BT.shape, *x.shape[2:])
+
+
+class _Softmax(NamedTuple):
+    """A chunk's logits and what is known of the softmax over the whole vocabulary.
+
+    Attributes:
+      logits_NV: float32, this device's pieces.
+      exp_NV: exp(logits - the largest one anywhere).
+      sum_N1: of exp over all pieces.
+      lse_N: log of the sum of exp(logits).
+      at_label_N: the label's logit.
+      hit_NV: where the label is, if it is here.
+      first: number of this device's first piece.
+    """
+
+    logits_NV: jax.Array
+    exp_NV: jax.Array
+    sum_N1: jax.Array
+    lse_N: jax.Array
+    at_label_N: jax.Array
+    hit_NV: jax.Array
+    first: jax.Array | int
+
+
+def _softmax(y_ND: jax.Array, label_N: jax.Array, table_VD: jax.Array) -> _Softmax:
+    V = table_VD.shape[0]
+    first = jax.lax.axis_index(_PIECES) * V if _on_mesh() else 0
+    logits_NV = jnp.einsum("ND,VD->NV", y_ND, table_VD).astype(jnp.float32)
+    top_N1 = _over(_PIECES, jax.lax.pmax, logits_NV.max(axis=-1, keepdims=True))
+    exp_NV = jnp.exp(logits_NV - top_N1)
+    here_N1 = label_N[:, None] - first
+    at_label_N1 = jnp.take_along_axis(logits_NV, jnp.clip(here_N1, 0, V - 1), axis=-1)
+    at_label_N1 = jnp.where((here_N1 >= 0) & (here_N1 < V), at_label_N1, 0)
+    sums = exp_NV.sum(axis=-1, keepdims=True), at_label_N1
+    sum_N1, at_label_N1 = _over(_PIECES, jax.lax.psum, sums)
+    lse_N = (jnp.log(sum_N1) + top_N1)[:, 0]
+    return _Softmax(logits_NV, exp_NV, sum_N1, lse_N, at_label_N1[:, 0], jnp.arange(V) == here_N1, first)
 
 
 def _loss_and_grads(
     y_BTD: jax.Array,
     labels_BT: jax.Array,
     weights_BT: jax.Array,
-    embedding_VD: jax.Array,
+    table_RVD: jax.Array,
     eps: float,
     chunk: int,
+    vocab: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Returns (loss sum, nll sum, dy_BTD, dembedding_VD) of one device's rows."""
-    V, D = embedding_VD.shape
-    table_VD = embedding_VD.astype(y_BTD.dtype)
+    """Returns (loss sum, nll sum, dy_BTD, dtable_RVD) on one device."""
+    table_VD = _whole_columns(table_RVD, y_BTD.dtype)
 
     def body(total: tuple, part: tuple) -> tuple[tuple, jax.Array]:
         loss, nll, dtable_VD = total
         y_ND, label_N, weight_N = part
-        logits_NV = jnp.einsum("ND,VD->NV", y_ND, table_VD).astype(jnp.float32)
-        top_N1 = logits_NV.max(axis=-1, keepdims=True)
-        exp_NV = jnp.exp(logits_NV - top_N1)
-        sum_N1 = exp_NV.sum(axis=-1, keepdims=True)
-        lse_N = (jnp.log(sum_N1) + top_N1)[:, 0]
-        hit_NV = jnp.arange(V) == label_N[:, None]
-        at_label_N = jnp.take_along_axis(logits_NV, label_N[:, None], axis=-1)[:, 0]
-        nll += jnp.sum(weight_N * (lse_N - at_label_N))
-        loss += jnp.sum(weight_N * (lse_N - (1 - eps) * at_label_N - eps * logits_NV.mean(axis=-1)))
-        dlogits_NV = weight_N[:, None] * (exp_NV / sum_N1 - (1 - eps) * hit_NV - eps / V)
-        dlogits_NV = dlogits_NV.astype(y_ND.dtype)
+        soft = _softmax(y_ND, label_N, table_VD)
+        mean_N = _over(_PIECES, jax.lax.psum, soft.logits_NV.sum(axis=-1)) / vocab
+        nll += jnp.sum(weight_N * (soft.lse_N - soft.at_label_N))
+        loss += jnp.sum(weight_N * (soft.lse_N - (1 - eps) * soft.at_label_N - eps * mean_N))
+        dlogits_NV = soft.exp_NV / soft.sum_N1 - (1 - eps) * soft.hit_NV - eps / vocab
+        dlogits_NV = (weight_N[:, None] * dlogits_NV).astype(y_ND.dtype)
         dtable_VD += jnp.einsum("NV,ND->VD", dlogits_NV, y_ND).astype(jnp.float32)
         return (loss, nll, dtable_VD), jnp.einsum("NV,VD->ND", dlogits_NV, table_VD)
 
-    n = labels_BT.size
-    parts = tuple(
-        _chunks(x.reshape(n, *x.shape[2:]), min(chunk, n))
-        for x in (y_BTD, labels_BT, weights_BT.astype(jnp.float32))
-    )
     zero = jnp.zeros((), jnp.float32)
-    (loss, nll, dtable_VD), dy = jax.lax.scan(body, (zero, zero, jnp.zeros((V, D), jnp.float32)), parts)
-    loss, nll, dtable_VD = _all_sum((loss, nll, dtable_VD))
-    return loss, nll, dy.reshape(-1, D)[:n].reshape(y_BTD.shape), dtable_VD
+    parts = tuple(_chunks(x, chunk) for x in (y_BTD, labels_BT, weights_BT.astype(jnp.float32)))
+    start = zero, zero, jnp.zeros(table_VD.shape, jnp.float32)
+    (loss, nll, dtable_VD), dy = jax.lax.scan(body, start, parts)
+    loss, nll = _over(ROW_AXES, jax.lax.psum, (loss, nll))
+    dy_BTD = _over(_PIECES, jax.lax.psum, _tokens(dy, labels_BT))
+    return loss, nll, dy_BTD, _own_columns(dtable_VD)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def smoothed_loss(
     y_BTD: jax.Array,
-    embedding_VD: jax.Array,
+    table: jax.Array,
     labels_BT: jax.Array,
     weights_BT: jax.Array,
     label_smoothing: float,
@@ -93,34 +152,51 @@ def smoothed_loss(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns (sum of smoothed losses, sum of negative log likelihoods), in nats, float32.
 
-    Only the first sum has a gradient, with respect to `y_BTD` and `embedding_VD`.
+    Only the first sum has a gradient, with respect to `y_BTD` and `table`.
 
     Args:
       y_BTD: the decoder's output.
-      embedding_VD: the output projection.
+      table: the output projection, [V, D], or [R, V, D] as `axes.copies` makes it.
       labels_BT: int32 target ids.
       weights_BT: 1 for real tokens, 0 for padding.
       label_smoothing: eps, spread evenly over the whole vocabulary.
       chunk: tokens whose logits exist at one time, on each device.
     """
-    return _forward(y_BTD, embedding_VD, labels_BT, weights_BT, label_smoothing, chunk)[0]
+    return _smoothed_loss(y_BTD, _in_copies(table), labels_BT, weights_BT, label_smoothing, chunk)
+
+
+def _in_copies(table: jax.Array) -> jax.Array:
+    return copies(table, "VD") if table.ndim == 2 else table
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _smoothed_loss(
+    y_BTD: jax.Array,
+    table_RVD: jax.Array,
+    labels_BT: jax.Array,
+    weights_BT: jax.Array,
+    eps: float,
+    chunk: int,
+) -> tuple[jax.Array, jax.Array]:
+    return _forward(y_BTD, table_RVD, labels_BT, weights_BT, eps, chunk)[0]
 
 
 def _forward(
     y_BTD: jax.Array,
-    embedding_VD: jax.Array,
+    table_RVD: jax.Array,
     labels_BT: jax.Array,
     weights_BT: jax.Array,
-    label_smoothing: float,
+    eps: float,
     chunk: int,
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    run = _per_shard(partial(_loss_and_grads, eps=label_smoothing, chunk=chunk), ("", "", "B", ""))
-    loss, nll, dy_BTD, dtable_VD = run(y_BTD, labels_BT, weights_BT, embedding_VD)
-    return (loss, nll), (dy_BTD, dtable_VD.astype(embedding_VD.dtype))
+    local = partial(_loss_and_grads, eps=eps, chunk=chunk, vocab=table_RVD.shape[1])
+    run = _per_device(local, ("", "", "B", "RVD"))
+    loss, nll, dy_BTD, dtable_RVD = run(y_BTD, labels_BT, weights_BT, table_RVD)
+    return (loss, nll), (dy_BTD, dtable_RVD.astype(table_RVD.dtype))
 
 
 def _backward(
-    label_smoothing: float,
+    eps: float,
     chunk: int,
     grads: tuple[jax.Array, jax.Array],
     cotangents: tuple[jax.Array, jax.Array],
@@ -129,23 +205,34 @@ def _backward(
     return (*((g * scale).astype(g.dtype) for g in grads), None, None)
 
 
-smoothed_loss.defvjp(_forward, _backward)
+_smoothed_loss.defvjp(_forward, _backward)
 
 
 def token_log_probs(
-    y_BTD: jax.Array, embedding_VD: jax.Array, labels_BT: jax.Array, chunk: int
+    y_BTD: jax.Array, table: jax.Array, labels_BT: jax.Array, chunk: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns (log_prob_BT of each label, float32; correct_BT, whether it was the likeliest)."""
+    """Returns (log_prob_BT of each label, float32; correct_BT, whether it was the likeliest).
 
-    def local(y_BTD: jax.Array, labels_BT: jax.Array, _: jax.Array, table_VD: jax.Array) -> tuple:
+    Of equally likely pieces the first counts as the likeliest. Arguments as in `smoothed_loss`.
+    """
+
+    def local(y_BTD: jax.Array, labels_BT: jax.Array, _: jax.Array, table_RVD: jax.Array) -> tuple:
+        table_VD = _whole_columns(table_RVD, y_BTD.dtype)
+
         def body(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            y_ND, label_N = part
-            logits_NV = jnp.einsum("ND,VD->NV", y_ND, table_VD.astype(y_ND.dtype)).astype(jnp.float32)
-            at_label_N = jnp.take_along_axis(logits_NV, label_N[:, None], axis=-1)[:, 0]
-            return at_label_N - jax.nn.logsumexp(logits_NV, axis=-1), logits_NV.argmax(axis=-1) == label_N
+            soft = _softmax(*part, table_VD)
+            return soft.at_label_N - soft.lse_N, _argmax(soft) == part[1]
 
-        n = labels_BT.size
-        flat = _chunks(y_BTD.reshape(n, -1), min(chunk, n)), _chunks(labels_BT.reshape(n), min(chunk, n))
-        return tuple(x.reshape(-1)[:n].reshape(labels_BT.shape) for x in jax.lax.map(body, flat))
+        found = jax.lax.map(body, (_chunks(y_BTD, chunk), _chunks(labels_BT, chunk)))
+        return tuple(_tokens(x, labels_BT) for x in found)
 
-    return _per_shard(local, ("B", "B"))(y_BTD, labels_BT, labels_BT, embedding_VD)
+    return _per_device(local, ("B", "B"))(y_BTD, labels_BT, labels_BT, _in_copies(table))
+
+
+def _argmax(soft: _Softmax) -> jax.Array:
+    """Returns the number of the likeliest piece of the whole vocabulary, the lowest of several."""
+    best_N = soft.first + soft.logits_NV.argmax(axis=-1)
+    here_N = soft.logits_NV.max(axis=-1)
+    top_N = _over(_PIECES, jax.lax.pmax, here_N)
+    # A device whose best is not the best of all names a piece after every real one.
+    return _over(_PIECES, jax.lax.pmin, jnp.where(here_N >= top_N, best_N, jnp.iinfo(jnp.int32).max))

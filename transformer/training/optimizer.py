@@ -26,6 +26,6 @@ def make_optimizer(model: ModelConfig, optim: OptimConfig, num_steps: int) -> op
         rule = optax.lion(rate, **betas, weight_decay=optim.weight_decay, mask=matrices)
     else:
         rule = optax.adafactor(rate)
-    if optim.clip_norm:
-        return optax.chain(optax.clip_by_global_norm(optim.clip_norm), rule)
-    return rule
+    # The state has one form with and without clipping, so that a run may be continued with either.
+    clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity()
+    return optax.chain(clip, rule)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from reference import numpy_transformer as reference
 from reference import reference_cases as cases
@@ -143,7 +144,7 @@ def run() -> Callable[..., Course]:
             state, found = train(state, batch, jax.random.key(0), None)
             metrics.append({k: float(v) for k, v in found.items()})
             params.append(cases.flatten(state.params))
-            moments.append(cases.flatten(state.opt_state[0].mu))
+            moments.append(cases.flatten(optax.tree.get(state.opt_state, "mu")))
         assert int(state.step) == first + 3
         evaluation = {k: float(v) for k, v in evaluate(state.params, batch).items()}
         return Course(metrics, params, moments[0], cases.flatten(state.ema), evaluation)

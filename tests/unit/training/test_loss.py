@@ -94,3 +94,22 @@ def test_token_log_probs(chunk: int) -> None:
     np.testing.assert_allclose(log_prob_BT, expected, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(correct_BT, logits.argmax(-1) == LABELS)
     assert log_prob_BT.dtype == jnp.float32
+
+
+def test_a_table_in_copies_is_the_table() -> None:
+    """Outside a mesh there is one copy; tests/device/test_mesh.py has those of a mesh."""
+    (loss, _), (dy, dtable) = value_and_grads(Y, TABLE, 0.1, chunk=4)
+    (same_loss, _), (same_dy, dcopies) = value_and_grads(Y, TABLE[None], 0.1, chunk=4)
+    assert loss == same_loss
+    np.testing.assert_array_equal(dy, same_dy)
+    np.testing.assert_array_equal(dtable[None], dcopies)
+
+
+def test_of_two_likeliest_pieces_the_first_counts() -> None:
+    table = np.concatenate([TABLE, TABLE])
+    y, labels = TABLE[None] * 100 / np.linalg.norm(TABLE, axis=1)[:, None], np.arange(V)[None]
+    logits = y[0] @ table.T
+    expected = logits.argmax(-1) == np.arange(V)
+    assert expected.any()
+    np.testing.assert_array_equal(token_log_probs(y, table, labels, 4)[1][0], expected)
+    assert not token_log_probs(y, table, labels + V, 4)[1].any()

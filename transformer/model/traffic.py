@@ -1,0 +1,81 @@
+"""How much a training step sends between devices: formulas, derived in docs/scaling.md."""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from transformer.axes import param_letters, product_axes
+from transformer.model.size import FLOAT32, parameter_shapes
+from transformer.model.transformer import Transformer
+
+
+def all_reduce(devices: int) -> float:
+    """Returns the bytes that a device sends for each byte of an array that is summed (ring)."""
+    return 2 * (devices - 1) / devices
+
+
+def one_way(devices: int) -> float:
+    """Returns the same for each byte of the whole array in an all-gather, reduce-scatter or all-to-all."""
+    return (devices - 1) / devices
+
+
+def traffic(
+    model: Transformer, mesh_shape: Mapping[str, int], rows: int, row_length: int
+) -> dict[str, float]:
+    """Returns the bytes that one device sends in one training step, by mesh axis.
+
+    Left out are single numbers (the loss, norms of gradients). Neither `remat` nor
+    `accumulation_steps` is counted: with k parts all but `tensor` is sent k times.
+
+    Args:
+      model: the model.
+      mesh_shape: size of each mesh axis, `Mesh.shape`.
+      rows: rows of the global batch, real or padding.
+      row_length: positions of a row, on both sides.
+
+    Returns:
+      `data` (gradients), `fsdp` (parameters, gradients, embedded rows), `tensor` (activations).
+    """
+    c = model.config
+    data, fsdp, tensor = (mesh_shape[axis] for axis in ("data", "fsdp", "tensor"))
+    item = jnp.dtype(c.dtype).itemsize
+    kernels, tables, small = parameter_bytes(model, mesh_shape)
+    tokens = rows / (data * fsdp) * row_length
+    activations = tokens * c.d_model * item
+    output = model.target_vocab * c.d_model / tensor
+
+    sent = {
+        "data": all_reduce(data) * (kernels + tables) / fsdp,
+        # Kernels and the output table are gathered, their gradients scattered (the table's in float32).
+        "fsdp": one_way(fsdp) * (2 * kernels + output * (item + FLOAT32)),
+        "tensor": all_reduce(tensor)
+        * (activations * (4 * c.num_encoder_layers + 7 * c.num_decoder_layers) + activations + 16 * tokens),
+    }
+    # Source and target rows: ids gathered, rows exchanged forward and back, summed over pieces.
+    sent["fsdp"] += 2 * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
+    sent["tensor"] += 2 * all_reduce(tensor) * activations
+    if c.positions == "learned":
+        sent["fsdp"] += 2 * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
+    sent["data" if data > 1 else "fsdp"] += all_reduce(data * fsdp) * small
+    return sent
+
+
+def parameter_bytes(model: Transformer, mesh_shape: Mapping[str, int]) -> tuple[float, float, float]:
+    """Returns the bytes of (kernels as computed with, tables, all else), divided over `tensor` alone.
+
+    So much a device holds of kernels that are gathered over `fsdp`.
+    """
+    kernels = tables = small = 0.0
+    for path, x in jax.tree_util.tree_leaves_with_path(parameter_shapes(model)):
+        name = "/".join(key.key for key in path)
+        letters = param_letters(name, x.ndim)
+        size = x.size / math.prod(mesh_shape[axis] for axis in product_axes(letters))
+        if name.endswith("kernel"):
+            kernels += size * jnp.dtype(model.config.dtype).itemsize
+        elif "D" in letters:
+            tables += size * x.dtype.itemsize
+        else:
+            small += size * x.dtype.itemsize
+    return kernels, tables, small
