@@ -171,6 +171,10 @@ class RunConfig:
     keep_latest: int = 2  # checkpoints
     keep_best: int = 1  # checkpoints
     best_metric: Literal["bleu", "chrf", "exact_match", "accuracy", "nll"] = "bleu"
+    max_skipped: int = 10  # updates in a row that may be skipped as not finite before going back
+    spike_factor: float = 0.0  # go back when the loss is above this many times its mean; 0: never
+    max_rollbacks: int = 3  # returns to the last checkpoint before the run ends as diverged
+    replica_check_every: int = 1000  # steps between comparisons of the devices' parameters; 0: never
     patience: int = 0  # evaluations without a better best_metric before stopping; 0: never stop
     init_seed: int = 0
     dropout_seed: int = 0
@@ -187,24 +191,6 @@ class Config:
     decode: DecodeConfig = DecodeConfig()
     mesh: MeshConfig = MeshConfig()
     run: RunConfig = RunConfig()
-
-
-# Keys that a run may be continued with although they changed; all others make it another run.
-CHANGEABLE = frozenset(
-    {"run." + f.name for f in dataclasses.fields(RunConfig)} - {"run.init_seed", "run.dropout_seed"}
-) | {
-    "optim.learning_rate",
-    "optim.schedule",
-    "optim.warmup_steps",
-    "optim.decay_fraction",
-    "optim.end_ratio",
-    "optim.loss_chunk",
-    "data.root",
-    "data.tfds_dir",
-    "model.remat",
-    *("decode." + f.name for f in dataclasses.fields(DecodeConfig)),
-    *("mesh." + f.name for f in dataclasses.fields(MeshConfig)),
-}
 
 
 def default_config() -> ConfigDict:

@@ -10,7 +10,6 @@ import pytest
 from transformer import cli
 from transformer.coercion import coerce
 from transformer.config import (
-    CHANGEABLE,
     PRESET_SIZES,
     PRESETS,
     Config,
@@ -215,16 +214,9 @@ def test_round_trip_through_json(load):
 
 
 def test_lists_of_keys_name_keys_that_exist():
-    assert flat(Config()).keys() >= CHANGEABLE
     assert flat(Config()).keys() >= {*_MAY_BE_NEGATIVE, *_POSITIVE, *_FRACTIONS, *_SHARES}
     assert {field.name for field in dataclasses.fields(ModelConfig)} >= set(PRESET_SIZES)
     assert set(cli._DECODE) == {field.name for field in dataclasses.fields(DecodeConfig)}
-
-
-def test_what_decides_the_arrays_or_the_data_cannot_be_changed():
-    fixed = {"model.d_model", "tokenizer.vocab_size", "data.train_source", "data.batch_tokens", "data.seed"}
-    fixed |= {"optim.name", "optim.ema_decay", "run.dropout_seed", "run.init_seed"}
-    assert not fixed & CHANGEABLE
 
 
 def test_no_default_is_stated_twice():

@@ -1,21 +1,35 @@
-"""Checkpoints on Orbax: asynchronous, atomic, the latest and the best kept."""
+"""Checkpoints on Orbax: written in the background, whole or not at all, checked before they are used."""
 
+import contextlib
+import functools
 import math
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from transformer.config import RunConfig
 from transformer.errors import CheckpointError, did_you_mean
+from transformer.io import checkpoint_folder as files
+from transformer.io.agreement import everywhere, of_first
+from transformer.io.checkpoint_folder import Metrics
 from transformer.io.digests import find_damage, write_digests
-from transformer.io.workdir import write_json
-
-Metrics = dict[str, float]
+from transformer.io.host_copies import HostCopies
+from transformer.io.mismatch import find_mismatch
+from transformer.io.save_failures import SaveFailures, in_one_line
 
 _ARRAYS = ("params", "optimizer", "ema")
+_FILE_BYTES = 32_000_000  # of a data file: their digests are taken side by side
+_TIMEOUT = 600  # seconds that the processes of a run wait for each other's parts
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
 class Checkpoints:
@@ -23,58 +37,140 @@ class Checkpoints:
 
     Each holds the items `params`, `optimizer`, `ema` (if the run has one) and `position`: the
     data iterator's state and what else is not an array. Dev scores join it when they are known.
+
+    With several processes all of them call every method alike; the first one decides, and writes
+    what is not an array.
     """
 
-    def __init__(self, folder: Path, run: RunConfig | None = None):
-        """Opens `folder`; without `run` for reading only."""
-        self._folder = folder.absolute()
-        self._begun: int | None = None  # the step whose save may still go on
-        options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
-        if run is not None:
-            policies: list[Any] = [checkpoint_managers.LatestN(run.keep_latest)]
-            if run.keep_best:
-                lower = lower_is_better(run.best_metric)
-                worst = math.inf if lower else -math.inf
-                policies.append(
-                    checkpoint_managers.BestN(
-                        get_metric_fn=lambda metrics: metrics.get(run.best_metric, worst),
-                        reverse=lower,
-                        n=run.keep_best,
-                        keep_checkpoints_without_metrics=False,
-                    )
-                )
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-                cleanup_tmp_directories=True,
-            )
-        handlers: dict[str, Any] = {name: ocp.StandardCheckpointHandler() for name in _ARRAYS}
-        handlers["position"] = ocp.JsonCheckpointHandler()
-        self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
+    def __init__(self, folder: Path, run: RunConfig | None = None, note: Callable[[str], None] = _say):
+        """Opens `folder`.
+
+        Args:
+          folder: of the checkpoints.
+          run: what is kept; None: for reading only.
+          note: takes a line for the user; called from another thread too.
+
+        Raises:
+          CheckpointError: if it cannot be made.
+        """
+        self._folder, self._run, self._note = folder.absolute(), run, note
+        self._first = jax.process_index() == 0
+        self._orbax = _checkpointer()
+        self._copies = HostCopies()
+        self._worker = ThreadPoolExecutor(1, "checkpoint")
+        self._saving: tuple[int, Future[str | None]] | None = None
+        self._failures = SaveFailures(self._folder, note)
+        if run is not None and self._first:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise CheckpointError(f"{folder}: cannot be made: {error.strerror}") from None
+            files.sweep(self._folder)
 
     def steps(self) -> list[int]:
         """Returns the steps that have a complete checkpoint, in order."""
-        return sorted(self._manager.all_steps())
+        return files.complete_steps(self._folder)
+
+    def is_saved(self, step: int) -> bool:
+        """Returns whether the checkpoint of `step` is complete by now."""
+        return (self._folder / str(step)).exists()
 
     def save(self, step: int, items: dict[str, Any], position: dict[str, Any]) -> None:
         """Begins to save; returns as soon as the arrays may change again.
 
+        What goes wrong on the disk is a line for the user, and the next save tries again.
+
         Args:
-          step: finished optimizer steps; must not be saved already.
+          step: finished optimizer steps; an earlier checkpoint of that step is replaced.
           items: pytrees of arrays by name.
           position: JSON values.
+
+        Raises:
+          CheckpointError: if three saves in a row failed.
         """
         self.wait()
-        args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        args["position"] = ocp.args.JsonSave(position)
-        self._manager.save(step, args=ocp.args.Composite(**args), force=True)
-        self._begun = step
+        reason = self._obstacle(items)
+        if not everywhere(reason is None):
+            if reason is not None:
+                self._failures.warn(step, reason)
+            self._failures.add(step, reason or "the first process cannot write")
+            return
+        args: dict[str, Any] = {"position": ocp.args.JsonSave(position)}
+        single = jax.process_count() == 1
+        for name, tree in (self._copies.take(items) if single else items).items():
+            args[name] = ocp.args.PyTreeSave(tree, ocdbt_target_data_file_size=_FILE_BYTES)
+        staging = files.staging(self._folder, step)
+        begin = functools.partial(self._orbax.save, staging, args=ocp.args.Composite(**args))
+        # With several processes Orbax copies the arrays itself, and its barriers need the main thread.
+        self._saving = step, self._worker.submit(self._complete, step, begin if single else _begun(begin))
+
+    def wait(self) -> bool:
+        """Waits for the save that was begun.
+
+        Returns:
+          Whether the state that was handed over last is on the disk.
+
+        Raises:
+          CheckpointError: if three saves in a row failed.
+        """
+        if self._saving is not None:
+            step, future = self._saving
+            self._saving = None
+            reason = future.result()
+            if everywhere(reason is None):
+                self._failures.clear()
+            else:
+                self._failures.add(step, reason or "another process could not write its part")
+        return not self._failures
 
     def add_metrics(self, step: int, metrics: Metrics) -> None:
-        """Attaches dev scores to a saved checkpoint; the best ones outlive later saves."""
+        """Attaches dev scores to a saved checkpoint; the best ones outlive later saves.
+
+        If that is impossible it is a line for the user: a run that continues there evaluates again.
+        """
         self.wait()
-        # Where and how Orbax keeps them; it writes them together with the arrays only.
-        write_json(self._folder / str(step) / "metrics" / "metrics", metrics)
-        self._manager.reload()
+        if self._first and self.is_saved(step):
+            try:
+                files.write_metrics(self._folder, step, metrics)
+            except (OSError, ValueError) as error:
+                self._note(
+                    f"warning: the scores of step {step} could not be kept with it: {in_one_line(error)}"
+                )
+        everywhere(True)  # from here on every process sees them
+
+    def restore_newest(
+        self, like: dict[str, Any], strict: bool = False
+    ) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Reads the newest checkpoint whose files are all as they were written.
+
+        Damaged ones that are newer get out of the way under the name `<step>.damaged`, with a line for
+        the user.
+
+        Args:
+          like: as for `restore`.
+          strict: refuse instead.
+
+        Returns:
+          (the items named in `like`, the position); None if there is no checkpoint at all.
+
+        Raises:
+          CheckpointError: if every checkpoint is damaged; if `strict` and the newest is; or if its arrays
+            have other names, shapes or dtypes.
+        """
+        self.wait()
+        if self._run is not None and jax.process_count() == 1:
+            self._copies.reserve(like)  # what is restored will be saved
+        step: int | None = None
+        fault = None
+        if self._first:
+            try:
+                step = files.use_newest(self._folder, strict, self._run is not None, self._note)
+            except CheckpointError as error:
+                fault = error
+        code = of_first(-2 if fault else -1 if step is None else step)
+        if code == -2:
+            raise fault or CheckpointError(f"{self._folder}: the first process found no checkpoint to use")
+        return None if code == -1 else self._read(code, like)
 
     def restore(self, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Reads a checkpoint.
@@ -87,20 +183,24 @@ class Checkpoints:
           (the items named in `like`, the position).
 
         Raises:
-          CheckpointError: if it is damaged, or its arrays have other names, shapes or dtypes.
+          CheckpointError: if the files of these items are damaged, or their arrays have other names,
+            shapes or dtypes.
         """
-        args: dict[str, Any] = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
-        args["position"] = ocp.args.JsonRestore()
+        if damage := find_damage(self._folder / str(step), [*like, "position"]):
+            raise self._unusable(step, damage)
+        return self._read(step, like)
+
+    def _read(self, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        args: dict[str, Any] = {"position": ocp.args.JsonRestore()}
+        for name, tree in like.items():
+            args[name] = ocp.args.PyTreeRestore(tree, ocp.checkpoint_utils.construct_restore_args(tree))
         try:
-            if damage := find_damage(self._folder / str(step), args):
-                raise self._unusable(step, damage)
-            self._check_dtypes(step, like)
-            found = self._manager.restore(step, args=ocp.args.Composite(**args))
+            self._check_arrays(step, like)
+            found = self._orbax.restore(self._folder / str(step), args=ocp.args.Composite(**args))
         except CheckpointError:
             raise
-        except Exception as error:  # Orbax raises many kinds for damaged files
-            reason = " ".join(str(error).split())[:300]
-            raise self._unusable(step, f"{type(error).__name__}: {reason}") from None
+        except Exception as error:  # Orbax raises many kinds
+            raise self._unusable(step, in_one_line(error)) from None
         return {name: found[name] for name in like}, found["position"]
 
     def _unusable(self, step: int, reason: str) -> CheckpointError:
@@ -110,23 +210,18 @@ class Checkpoints:
             f"move it away to continue from {others[-1] if others else 'the start'}"
         )
 
-    def _check_dtypes(self, step: int, like: dict[str, Any]) -> None:
-        """Refuses what Orbax would cast without a word."""
+    def _check_arrays(self, step: int, like: dict[str, Any]) -> None:
+        """Refuses what Orbax would cast or leave out without a word."""
+        where = self._folder / str(step)
         for name, tree in like.items():
-            saved = self._manager.item_metadata(step).get(name)
-            if saved is None:
-                raise CheckpointError(f"{self._folder / str(step)}: has no item '{name}'")
-            dtypes = {_path(p): m.dtype for p, m in jax.tree_util.tree_leaves_with_path(saved.tree)}
-            for path, x in jax.tree_util.tree_leaves_with_path(tree):
-                if (was := dtypes.get(_path(path), x.dtype)) != x.dtype:
-                    raise CheckpointError(
-                        f"{self._folder / str(step)}: {name}/{_path(path)} is {was}, expected {x.dtype}"
-                    )
+            if not (where / name).exists():
+                raise CheckpointError(f"{where}: has no item '{name}'")
+            if mismatch := find_mismatch(_array_handler().metadata(where / name).tree, tree):
+                raise CheckpointError(f"{where}: {name}: {mismatch}")
 
     def metrics(self, step: int) -> Metrics | None:
-        """Returns the dev scores of a checkpoint, if it was evaluated."""
-        found = self._manager.metrics(step)
-        return dict(found) if found else None
+        """Returns the dev scores of a checkpoint, if it was evaluated and they are not damaged."""
+        return files.read_metrics(self._folder, step)
 
     def best(self, metric: str, count: int) -> list[int]:
         """Returns at most `count` evaluated steps, the best first.
@@ -134,30 +229,68 @@ class Checkpoints:
         Raises:
           CheckpointError: if no checkpoint has this metric.
         """
-        scored = {s: m for s in self.steps() if (m := self.metrics(s)) is not None}
-        sign = 1 if lower_is_better(metric) else -1
-        # Of equals the newest, as Orbax's policy has it.
-        ranked = sorted(
-            (s for s in scored if metric in scored[s]), key=lambda s: (sign * scored[s][metric], -s)
-        )
-        if not ranked:
+        scored = self._scored()
+        if not (ranked := _ranked(scored, metric)):
             names = {name for m in scored.values() for name in m}
             raise CheckpointError(
                 f"{self._folder}: no checkpoint has '{metric}'{did_you_mean(metric, names)}"
             )
         return ranked[:count]
 
-    def wait(self) -> None:
-        """Returns when every save that was begun is complete."""
-        self._manager.wait_until_finished()
-        if self._begun is not None:
-            write_digests(self._folder / str(self._begun))
-            self._begun = None
-
     def close(self) -> None:
-        """Completes all saves and lets go of the folder."""
-        self.wait()
-        self._manager.close()
+        """Completes the save that was begun and lets go of the folder.
+
+        Raises:
+          CheckpointError: if the state that was handed over last is not on the disk.
+        """
+        try:
+            self.wait()
+        finally:
+            self._worker.shutdown()
+            self._orbax.close()
+        self._failures.close()
+
+    def _obstacle(self, items: dict[str, Any]) -> str | None:
+        """Returns what a save would run into, as far as the first process can tell beforehand."""
+        if not self._first:
+            return None
+        files.sweep(self._folder)
+        return files.obstacle(self._folder, sum(x.nbytes for x in jax.tree.leaves(items)))
+
+    def _complete(self, step: int, begin: Callable[[], None]) -> str | None:
+        """Writes a checkpoint and gives it its name, in the background; returns why it failed, if it did."""
+        try:
+            begin()
+            self._orbax.wait_until_finished()
+            if self._first:
+                write_digests(files.staging(self._folder, step))
+                files.publish(self._folder, step)
+        except Exception as error:  # Orbax and TensorStore raise many kinds for one full disk
+            with contextlib.suppress(Exception):  # it remembers some errors and would raise them again
+                self._orbax.close()
+            self._orbax = _checkpointer()
+            if self._first:
+                files.sweep(self._folder)
+            reason = in_one_line(error)
+            self._failures.warn(step, reason)
+            return reason
+        if self._first:
+            self._prune()
+        return None
+
+    def _scored(self) -> dict[int, Metrics]:
+        return {step: m for step in self.steps() if (m := self.metrics(step)) is not None}
+
+    def _prune(self) -> None:
+        """Removes the checkpoints that are neither among the latest nor among the best."""
+        assert self._run is not None
+        steps, ranked = self.steps(), _ranked(self._scored(), self._run.best_metric)
+        kept = {*steps[-self._run.keep_latest :], *ranked[: self._run.keep_best]}
+        for step in (s for s in steps if s not in kept):
+            try:
+                files.remove(self._folder, step)
+            except OSError as error:
+                self._note(f"warning: the old checkpoint {step} could not be removed: {in_one_line(error)}")
 
 
 def lower_is_better(metric: str) -> bool:
@@ -170,5 +303,38 @@ def is_better(metric: str, value: float, than: float) -> bool:
     return value < than if lower_is_better(metric) else value > than
 
 
-def _path(path: tuple[Any, ...]) -> str:
-    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+def _ranked(scored: dict[int, Metrics], metric: str) -> list[int]:
+    """Returns the steps that have a metric, the best first; of equals the newest."""
+    sign = 1 if lower_is_better(metric) else -1
+    known = {s: sign * m[metric] for s, m in scored.items() if not math.isnan(m.get(metric, math.nan))}
+    return sorted(known, key=lambda s: (known[s], -s))
+
+
+def _array_handler() -> ocp.PyTreeCheckpointHandler:
+    # The copies are ours and nobody changes them: Orbax need not copy again. Weights do not compress.
+    as_it_is = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (np.ndarray, as_it_is), (jax.Array, ocp.type_handlers.ArrayHandler())
+    )
+    return ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=registry)
+
+
+def _checkpointer() -> ocp.AsyncCheckpointer:
+    options = ocp.options.AsyncOptions(timeout_secs=_TIMEOUT, create_directories_asynchronously=False)
+    composite = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(async_options=options),
+        position=ocp.JsonCheckpointHandler(),
+        **{name: _array_handler() for name in _ARRAYS},
+    )
+    return ocp.AsyncCheckpointer(composite, async_options=options)
+
+
+def _begun(begin: Callable[[], None]) -> Callable[[], None]:
+    """Calls `begin` now; the function that is returned raises what it raised."""
+    outcome: Future[None] = Future()
+    try:
+        begin()
+        outcome.set_result(None)
+    except Exception as error:
+        outcome.set_exception(error)
+    return outcome.result

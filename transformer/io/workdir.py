@@ -4,15 +4,18 @@ config.json       the resolved configuration
 corpus.json       size and digest of every data file
 tokenizer/        SentencePiece models and their digests
 checkpoints/N/    state after step N
+run.lock          held by the process that trains here
 data/             encoded pairs (can be made again)
 metrics.jsonl, tensorboard/, *.png
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from transformer.config import CHANGEABLE, Config, flat, from_config_dict, to_dict
+from transformer.config import Config, flat, from_config_dict, to_dict
+from transformer.continuation import FREE
 from transformer.errors import CheckpointError, UserError
 
 
@@ -59,7 +62,7 @@ class Workdir:
             return []
         old, new = flat(self.load_config()), flat(config)
         changed = [k for k in new if old[k] != new[k]]
-        refused = [k for k in changed if k not in CHANGEABLE]
+        refused = [k for k in changed if k not in FREE]
         if refused:
             listed = ", ".join(f"{k} (was {old[k]!r}, now {new[k]!r})" for k in refused)
             raise CheckpointError(
@@ -71,7 +74,19 @@ class Workdir:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON to `path`, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` to `path`, whole or not at all, also when the machine loses its power."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
