@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from transformer import __version__
 from transformer.errors import UserError, did_you_mean
+from transformer.run.launch import add_launch
 
 _EPILOG = """exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint, 5 diverged,
 6 another process lost, 75 stopped by SIGTERM and saved, 130 stopped
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.verb == "train":
             _train(args, rest)
         else:
-            args.run(args)
+            return args.run(args) or 0
     except UserError as error:
         print(f"transformer: error: {error}", file=sys.stderr)
         return error.exit_code
@@ -71,9 +72,13 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> None:
             raise ConfigError(
                 "--workdir: is needed: the folder that the run is kept in, for example runs/mine"
             )
+        from transformer.io.processes import start
         from transformer.run.train import train
 
-        train(config, args.workdir)
+        processes = start(args.coordinator, args.num_processes, args.process_id, args.heartbeat)
+        if processes.count > 1:
+            os.dup2(2, 1)  # gloo tells of its connections on standard output, which is for results
+        train(config, args.workdir, args.strict_restore, processes)
 
 
 def _translate(args: argparse.Namespace) -> None:
@@ -138,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"transformer {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_train(verbs)
+    add_launch(verbs)
     _add_translate(verbs)
     _add_score(verbs)
     _add_evaluate(verbs)
@@ -163,6 +169,25 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
         "--dry_run",
         action="store_true",
         help="print configuration, parameters, FLOPs, memory and data counts; train and write nothing",
+    )
+
+    p.add_argument(
+        "--strict_restore",
+        action="store_true",
+        help="stop if the newest checkpoint is damaged; default: continue from the newest sound one",
+    )
+    group = p.add_argument_group(
+        "several processes (Slurm, Open MPI, Kubernetes and TPU pods say it themselves)"
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    group.add_argument("--num_processes", type=int, metavar="N", help="number of processes")
+    group.add_argument("--process_id", type=int, metavar="I", help="this one, from 0")
+    group.add_argument(
+        "--heartbeat",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="seconds of silence after which a process counts as lost (default 60)",
     )
 
 

@@ -38,6 +38,7 @@ _POSITIVE = (
     "run.save_every",
     "run.log_every",
     "run.keep_latest",
+    "run.max_skipped",
 )
 
 

@@ -16,7 +16,7 @@ from transformer.inference.model_directory import choose_step, load_model
 from transformer.io.checkpoint import Checkpoints
 from transformer.io.devices import make_mesh
 from transformer.io.workdir import Workdir
-from transformer.run import train as train_module
+from transformer.run import loop as loop_module
 from transformer.run.average import average
 from transformer.run.dev import evaluate_dev
 from transformer.run.prepare import prepare_data
@@ -103,9 +103,12 @@ def test_other_arrays_are_refused_in_one_line(tmp_path):
             reader.restore(1, like)
         assert "\n" not in str(caught.value)
 
-    refused(r"/1: params/w is float32, expected bfloat16", params={"w": jnp.ones((2, 3), jnp.bfloat16)})
-    refused(r"/1: cannot be restored .*\(3, 2\)", params={"w": jnp.ones((3, 2))})
-    refused(r"/1: cannot be restored", params={"v": jnp.ones((2, 3))})
+    refused(
+        r"/1: params: w is float32\[2, 3\], expected bfloat16", params={"w": jnp.ones((2, 3), "bfloat16")}
+    )
+    refused(r"/1: params: w is float32\[2, 3\], expected float32\[3, 2\]", params={"w": jnp.ones((3, 2))})
+    refused(r"/1: params: v is missing; known: w$", params={"v": jnp.ones((2, 3))})
+    refused(r"/1: params: the model has no place for w$", params={})
     refused(r"/1: has no item 'ema'", ema={"w": jnp.ones((2, 3))})
     reader.close()
 
@@ -146,33 +149,20 @@ def dev_lines(workdir):
     return {line["step"]: line for line in lines if line["split"] == "dev"}
 
 
-@pytest.mark.parametrize(
-    "how", ["array file gone", "array file cut", "bit flipped", "index gone", "position cut"]
-)
-def test_a_damaged_checkpoint_is_one_line_with_the_remedy(finished, settings, tmp_path, capfd, how):
+def test_training_continues_from_the_newest_sound_checkpoint(finished, settings, tmp_path, capfd):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     newest = tmp_path / "checkpoints" / "6"
-    file = max((newest / "params" / "ocdbt.process_0").rglob("d/*"), key=lambda path: path.stat().st_size)
+    file = max(newest.glob("params/ocdbt.process_0/d/*"), key=lambda path: path.stat().st_size)
     content = bytearray(file.read_bytes())
-    if how == "array file gone":
-        file.unlink()
-    elif how == "array file cut":
-        file.write_bytes(content[: len(content) // 2])
-    elif how == "bit flipped":
-        content[len(content) // 2] ^= 1
-        file.write_bytes(content)
-    elif how == "index gone":
-        (newest / "optimizer" / "manifest.ocdbt").unlink()
-    else:
-        (newest / "position" / "metadata").write_text('{"step": 6, "da')
-    with pytest.raises(CheckpointError) as caught:
-        train(make_config(settings, run=RUN), str(tmp_path))
-    message = str(caught.value)
-    assert message.startswith(f"{newest}: cannot be restored (") and "\n" not in message
-    assert message.endswith("; move it away to continue from 4")
-    assert "Traceback" not in capfd.readouterr().err
-    shutil.rmtree(newest)
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    damage = f"{file.relative_to(newest)} is damaged"
+    with pytest.raises(CheckpointError, match=f"{newest}: {damage}"):
+        train(make_config(settings, run=RUN), str(tmp_path), strict_restore=True)
     train(make_config(settings, run=RUN), str(tmp_path))
+    said = capfd.readouterr().err
+    assert f"warning: {newest} is damaged, kept as 6.damaged: {damage}" in said
+    assert "continuing after step 4\n" in said and "Traceback" not in said
     assert {key: x.tobytes() for key, x in read_arrays(tmp_path, 6).items()} == {
         key: x.tobytes() for key, x in read_arrays(finished, 6).items()
     }
@@ -230,7 +220,7 @@ def test_the_moving_average_is_what_is_evaluated_and_loaded(finished, settings):
 def script(monkeypatch, values):
     """Lets evaluations find these values, in turn."""
     rest = iter(values)
-    monkeypatch.setattr(train_module, "evaluate_dev", lambda *args: {"nll": next(rest), "bleu": 0.0})
+    monkeypatch.setattr(loop_module, "evaluate_dev", lambda *args: {"nll": next(rest), "bleu": 0.0})
 
 
 PATIENT = {"num_steps": 12, "eval_every": 1, "save_every": 99, "keep_latest": 1, "patience": 3}
@@ -259,9 +249,11 @@ def test_patience_with_a_metric_that_stands_still_or_is_changed(folder, settings
 
 
 def test_divergence_ends_the_run_and_spoils_no_checkpoint(folder, settings, tmp_path):
-    config = make_config(settings, optim={"learning_rate": 1e30}, run=RUN | {"save_every": 1})
+    run = RUN | {"save_every": 1, "max_skipped": 2, "max_rollbacks": 1}
+    config = make_config(settings, optim={"learning_rate": 1e30}, run=run)
     with pytest.raises(
-        DivergedError, match=r"^step \d+: the (loss|gradient_norm) is (nan|inf); lower config"
+        DivergedError,
+        match=r"^step \d+: 2 updates in a row were not finite, .* 1 times already; lower config",
     ) as e:
         train(config, str(tmp_path))
     assert e.value.exit_code == 5

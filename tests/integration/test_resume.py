@@ -15,7 +15,7 @@ import pytest
 from tiny_run import compiled_once, make_config, read_arrays, start, write_corpus, write_recipe
 
 from transformer.errors import Preempted
-from transformer.run import train as train_module
+from transformer.run import loop as loop_module
 from transformer.run.train import train
 
 CLOCK = {"tokens_per_second", "data_wait"}  # how fast a step was, not what it did
@@ -166,7 +166,7 @@ def test_an_evaluation_that_a_stop_prevented_is_made_up_for(reference, tmp_path,
     """SIGTERM arrives in the very step 7 that is to be evaluated; then the evaluation of step 14 crashes."""
     config = make_config(reference.settings)
     batches, evaluations = [], []
-    to_devices, evaluate_dev = train_module.to_devices, train_module.evaluate_dev
+    to_devices, evaluate_dev = loop_module.to_devices, loop_module.evaluate_dev
 
     def signal_in_step_7(*args):
         batches.append(args)
@@ -180,8 +180,8 @@ def test_an_evaluation_that_a_stop_prevented_is_made_up_for(reference, tmp_path,
             raise RuntimeError("crash")
         return evaluate_dev(*args)
 
-    monkeypatch.setattr(train_module, "to_devices", signal_in_step_7)
-    monkeypatch.setattr(train_module, "evaluate_dev", crash_at_second)
+    monkeypatch.setattr(loop_module, "to_devices", signal_in_step_7)
+    monkeypatch.setattr(loop_module, "evaluate_dev", crash_at_second)
     with pytest.raises(Preempted, match="by SIGTERM after step 7;"):
         train(config, str(tmp_path))
     assert not evaluations

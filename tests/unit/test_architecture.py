@@ -16,7 +16,7 @@ SOURCES = {
     for path in sorted((ROOT / folder).rglob("*.py"))
 } | {"train": ast.parse((ROOT / "train.py").read_text())}
 
-WORDS = {"config", "coercion", "validation", "recipes", "axes", "errors"}
+WORDS = {"config", "continuation", "coercion", "validation", "recipes", "axes", "errors"}
 ROOMS = {"model", "data", "decoding", "training", "io", "metrics"}
 TRADES = {"steps", "inference"}
 FLOORS = {

@@ -4,12 +4,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
-from transformer.axes import spec
-from transformer.io.devices import row_shards
+from transformer.io.devices import row_shards, to_devices
 
 
 def bucket(length: int) -> int:
@@ -42,6 +40,4 @@ def padded(sentences: Sequence[Sequence[int]], rows: int, width: int) -> np.ndar
 
 def on_mesh(mesh: Mesh | None, *arrays: np.ndarray) -> Any:
     """Returns the arrays with their rows divided over the mesh, or as they are without one."""
-    if mesh is None:
-        return arrays
-    return tuple(jax.device_put(x, NamedSharding(mesh, spec("B"))) for x in arrays)
+    return arrays if mesh is None else to_devices(arrays, mesh)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from transformer.axes import shard
 from transformer.config import DecodeConfig, replace_decode
 from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from transformer.decoding.beam import beam_search
@@ -222,8 +223,11 @@ def _decode_batch(
     if greedy:
         key_B = jax.vmap(lambda n_2: jax.random.fold_in(jax.random.fold_in(key, n_2[0]), n_2[1]))(number_B2)
         choice: dict[str, Any] = dict(temperature=decode.temperature, top_k=decode.top_k, top_p=decode.top_p)
-        return sample(step_fn, cache, limit_B, key_B, **choice, **shared)
-    return beam_search(step_fn, cache, limit_B, beam_size=decode.beam_size, n_best=n_best, **shared)
+        found = sample(step_fn, cache, limit_B, key_B, **choice, **shared)
+    else:
+        found = beam_search(step_fn, cache, limit_B, beam_size=decode.beam_size, n_best=n_best, **shared)
+    # Every process reads all rows, also those that other processes decoded.
+    return jax.tree.map(lambda x: shard(x, "_" * x.ndim), found)
 
 
 def _join(parts: list[list[Translation]], n_best: int, alpha: float) -> list[Translation]:

@@ -43,6 +43,12 @@ class MetricsFile:
             self.removed = {reason: count for reason, count in counts.items() if count}
             self._written = {(entry["split"], entry["step"]) for entry in kept}
 
+    def go_back(self, step: int) -> None:
+        """Takes out the lines after `step`, all but those that say why ("skipped")."""
+        if self._path.exists():
+            kept, _, _ = _rewrite(self._path, lambda e: e["step"] <= step or e["split"] == "skipped")
+            self._written = {(entry["split"], entry["step"]) for entry in kept}
+
     def record(self, split: str, step: int, values: Mapping[str, Any]) -> None:
         """Appends one line, or replaces the line of this split and step.
 

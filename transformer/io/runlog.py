@@ -3,11 +3,12 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from transformer.io.goodput import Goodput
 from transformer.io.metrics_file import NAME, MetricsFile, read_metrics
 from transformer.io.progress import Progress, duration
 
@@ -33,6 +34,7 @@ class RunLog:
         num_steps: int,
         resume_step: int | None = 0,
         log_every: int = 50,
+        goodput: Goodput | None = None,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -43,15 +45,15 @@ class RunLog:
           num_steps: optimizer steps of the whole run.
           resume_step: steps that the restored state has done; 0 or None: a fresh run.
           log_every: steps between lines of metrics.jsonl for the training split.
+          goodput: where the time of `busy` is counted.
           stream: where a person reads; None: standard error.
           clock: returns seconds that only grow.
         """
-        from tensorboardX import SummaryWriter  # half a second; commands that only read do without
-
         workdir.mkdir(parents=True, exist_ok=True)
         self._num_steps = num_steps
         self._log_every = log_every
         self._clock = clock
+        self._goodput = goodput or Goodput(clock)
         self._progress = Progress(stream, clock)
         self._start = clock()
         self._window: deque[_Step] = deque(maxlen=max(log_every, _SHORTEST_WINDOW) + 1)
@@ -59,21 +61,24 @@ class RunLog:
         self._file = MetricsFile(workdir, resume_step)
         for reason, count in self._file.removed.items():
             self.note(f"{NAME}: removed {count} line{'s' if count > 1 else ''} {reason}")
-        # The suffix keeps a run that is resumed within a second from overwriting the file before.
-        self._tensorboard = SummaryWriter(
-            str(workdir / "tensorboard"),
-            purge_step=resume_step + 1 if resume_step else 0,
-            flush_secs=30,
-            filename_suffix=f".{time.time_ns()}",
-        )
+        self._tensorboard_folder = str(workdir / "tensorboard")
+        self._tensorboard = self._event_file(resume_step)
 
     def note(self, message: str) -> None:
         """Tells the person at the keyboard something, in a line of its own."""
         self._progress.note(message)
 
-    def busy(self, what: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
         """Shows that the program is, for instance, "compiling"; the time does not count as training time."""
-        return self._progress.busy(what)
+        with self._progress.busy(what), self._goodput.spent(what):
+            yield
+
+    def go_back(self, step: int) -> None:
+        """Takes out what was written about steps after `step`: the run will do them again."""
+        self._file.go_back(step)
+        self._tensorboard.close()
+        self._tensorboard = self._event_file(step)
 
     def train(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs one optimizer step; call it for every step.
@@ -143,6 +148,17 @@ class RunLog:
         self._tensorboard.close()
         self._progress.close()
 
+    def _event_file(self, resume_step: int) -> Any:
+        from tensorboardX import SummaryWriter  # half a second; commands that only read do without
+
+        return SummaryWriter(
+            self._tensorboard_folder,
+            purge_step=resume_step + 1 if resume_step else 0,
+            flush_secs=30,
+            # Keeps a run that goes on within a second from overwriting the file before.
+            filename_suffix=f".{time.time_ns()}",
+        )
+
     def _numbers(self, split: str, step: int, values: Mapping[str, Any]) -> None:
         """Writes a line to the file, and its numbers to TensorBoard as split/key."""
         from tensorboardX.proto.summary_pb2 import Summary
@@ -152,6 +168,37 @@ class RunLog:
         # Not add_scalar: it prints a warning for NaN, through the live line, and queues an event a number.
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=v) for tag, v in numbers.items()])
         self._tensorboard.file_writer.add_summary(summary, step)
+
+
+class SilentLog(RunLog):
+    """The log of a process that is not the first: it counts where time goes, and tells nobody."""
+
+    def __init__(self, goodput: Goodput) -> None:
+        self._goodput = goodput
+
+    def note(self, message: str) -> None:
+        """Says nothing: the first process does."""
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Counts the time."""
+        with self._goodput.spent(what):
+            yield
+
+    def go_back(self, step: int) -> None:
+        """Has nothing to take out."""
+
+    def train(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes nothing."""
+
+    def scores(self, split: str, step: int, metrics: Mapping[str, float | int | str]) -> None:
+        """Writes nothing."""
+
+    def record(self, split: str, step: int, values: Mapping[str, Any]) -> None:
+        """Writes nothing."""
+
+    def close(self) -> None:
+        """Has nothing open."""
 
 
 def _perplexity(nll: float) -> float:

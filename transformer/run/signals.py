@@ -1,7 +1,16 @@
 """SIGTERM and Ctrl-C as requests to stop after the current step."""
 
+import contextlib
+import os
 import signal
+import sys
+import threading
 import types
+from collections.abc import Iterator
+
+from transformer.errors import Interrupted, Preempted, UserError
+
+_GRACE = 3.0  # seconds that Python code gets to react where a stop takes effect at once
 
 
 class StopRequest:
@@ -11,21 +20,71 @@ class StopRequest:
       signal: the signal that arrived, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, alone: bool = True) -> None:
+        """Args: `alone`: whether this is the run's only process, which may end without asking others."""
+        self._alone = alone
         self.signal: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
+        self._at_once = threading.Event()
+        self._handled = threading.Event()
 
     def __enter__(self) -> "StopRequest":
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._remember)
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="signals", daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._restore()
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self._write)  # ends the watch
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Lets a signal end the program here and now: for work that may be cut short at any point.
+
+        Raises:
+          Preempted, Interrupted: when the signal arrives.
+        """
+        if self._alone:
+            self._at_once.set()
+        try:
+            yield
+        finally:
+            self._at_once.clear()
+
+    def error(self, where: str) -> UserError:
+        """Returns the exception for the signal that arrived; for a peer's, that of SIGTERM."""
+        kind = Interrupted if self.signal == signal.SIGINT else Preempted
+        name = self.signal.name if self.signal else "a signal to another process"
+        return kind(f"stopped by {name} {where}; everything is saved, run the same command again to continue")
 
     def _remember(self, number: int, frame: types.FrameType | None) -> None:
         self.signal = signal.Signals(number)
+        self._handled.set()
         self._restore()
+        if self._at_once.is_set():
+            self._at_once.clear()
+            raise self.error("between steps")
+
+    def _watch(self) -> None:
+        """Ends the program where a signal should, but its handler cannot run: inside a long compilation.
+
+        The system writes the signal's number to the pipe when it arrives; Python calls the handler
+        only when the main thread is back from C++.
+        """
+        while number := os.read(self._read, 1):
+            if number[0] not in (signal.SIGTERM, signal.SIGINT):
+                continue
+            if not self._handled.wait(_GRACE) and self._at_once.is_set():
+                self.signal = signal.Signals(number[0])
+                error = self.error("between steps")
+                print(f"transformer: error: {error}", file=sys.stderr, flush=True)
+                os._exit(error.exit_code)
+        os.close(self._read)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -73,3 +73,9 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
         return NamedSharding(mesh, PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(one, state)
+
+
+@jax.jit
+def all_finite(params: Any) -> jax.Array:
+    """Returns whether every parameter is a finite number."""
+    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]).all()

@@ -1,0 +1,304 @@
+"""The training loop: steps, saves, evaluations, and the ways back from faults."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from transformer.config import Config
+from transformer.data.batch import pad_rows
+from transformer.data.pipeline import TrainingBatch, training_batches
+from transformer.data.subwords import SubwordDropout
+from transformer.errors import DivergedError
+from transformer.io.checkpoint import Checkpoints, is_better
+from transformer.io.checkpoint_folder import check_space
+from transformer.io.devices import make_votes, row_shards, to_devices
+from transformer.io.goodput import TRAINING, Goodput
+from transformer.io.runlog import RunLog, SilentLog
+from transformer.io.workdir import Workdir
+from transformer.model.transformer import Transformer
+from transformer.run.dev import evaluate_dev
+from transformer.run.health import Health
+from transformer.run.prepare import PreparedData
+from transformer.run.signals import StopRequest
+from transformer.steps.replicas import find_drift
+from transformer.steps.state import TrainState, all_finite, init_state, state_shardings
+from transformer.steps.train_step import jit_steps
+from transformer.training.optimizer import make_optimizer
+
+
+@dataclasses.dataclass
+class Position:
+    """What a run carries besides arrays; saved with every checkpoint as JSON.
+
+    Attributes:
+      metric: name of `run.best_metric`.
+      step: finished optimizer steps.
+      data: state of the training data's iterator; None at the start.
+      best: best value of the metric before this step's own evaluation.
+      stale: evaluations since then.
+      rollbacks: how often the run went back to an earlier checkpoint.
+    """
+
+    metric: str
+    step: int = 0
+    data: dict[str, Any] | None = None
+    best: float | None = None
+    stale: int = 0
+    rollbacks: int = 0
+
+
+@dataclasses.dataclass
+class _Pending:
+    """A step whose metrics are still on the devices: they are read while the next step runs."""
+
+    step: int
+    metrics: dict[str, jax.Array]
+    data_wait: float
+    pairs: np.ndarray
+
+
+class Run:
+    """One process's share in a run: what `train` sets up and the loop uses."""
+
+    def __init__(
+        self,
+        config: Config,
+        workdir: Workdir,
+        data: PreparedData,
+        mesh: Mesh,
+        stop: StopRequest,
+        goodput: Goodput,
+        note: Callable[[str], None],
+        strict_restore: bool,
+    ):
+        """Builds model, optimizer and data iterator; restores the newest sound checkpoint, or begins anew."""
+        self.config, self.data, self.mesh, self.stop, self.goodput = config, data, mesh, stop, goodput
+        self.strict, self.folder = strict_restore, workdir.checkpoints
+        tokenizer, run = data.tokenizer, config.run
+        self.model = Transformer(config.model, tokenizer.source_vocab, tokenizer.target_vocab)
+        self.tx = make_optimizer(config.model, config.optim, run.num_steps)
+        self.checkpoints = Checkpoints(workdir.checkpoints, run, note)
+        self.health = Health(run)
+        row_length, rate = config.data.row_length or config.model.max_length, config.data.subword_dropout
+        augment = SubwordDropout(tokenizer, rate, row_length) if rate else None
+        self.batches = iter(training_batches(data.train, data.weights, config.data, row_length, augment))
+        self.state, self.position = self._restored_or_new()
+        if self.position.data is not None:
+            self.batches.set_state(self.position.data)
+            note(f"continuing after step {self.position.step:,}")
+        self.train_step, self.eval_step = jit_steps(self.model, self.tx, config, mesh, self.state)
+        self.dropout_key = jax.random.key(run.dropout_seed)
+        self.started = self.position.step
+        self.health.rollbacks = self.position.rollbacks
+        self.pending: _Pending | None = None
+        self.compiled = False
+        self.agreed_to_stop = False
+        if jax.process_index() == 0:
+            self.log = RunLog(workdir.root, run.num_steps, self.position.step, run.log_every, goodput)
+        else:
+            self.log = SilentLog(goodput)
+        if not self.position.step:
+            self.log.record("data", 0, data.counts)
+
+    def _restored_or_new(self) -> tuple[TrainState, Position]:
+        """Returns the newest sound checkpoint, or step 0."""
+        new = Position(self.config.run.best_metric)
+        shapes = jax.eval_shape(lambda: init_state(self.model, self.tx, self.config))
+        like = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            shapes,
+            state_shardings(shapes, self.mesh),
+        )
+        if jax.process_index() == 0:
+            size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(_items(shapes)))
+            check_space(self.folder, size, self.config.run.keep_latest + self.config.run.keep_best)
+        with self.goodput.spent("restoring"):
+            found = self.checkpoints.restore_newest(_items(like), strict=self.strict)
+        if found is None:
+            return init_state(self.model, self.tx, self.config, self.mesh), new
+        items, saved = found
+        position = Position(**saved)
+        if position.metric != new.metric:  # values of two metrics do not compare
+            position = dataclasses.replace(position, metric=new.metric, best=None, stale=0)
+        step = jax.device_put(jnp.int32(position.step), like.step.sharding)
+        return TrainState(step, items["params"], items["optimizer"], items.get("ema")), position
+
+    def loop(self) -> None:
+        """Runs the remaining steps.
+
+        A state is saved before it is evaluated, so a stop in between loses nothing: the evaluation
+        is the first thing that the next start does.
+        """
+        if self.position.step:
+            self._judge()
+        with self.goodput.spent(TRAINING):
+            while not self._is_over():
+                self._advance()
+
+    def _advance(self) -> None:
+        """Does one step, and what is due after it."""
+        found, data_wait = self._next_batch()
+        votes_N = make_votes(bool(self.stop.signal), self.mesh)
+        with contextlib.nullcontext() if self.compiled else self._compiling():
+            self.state, metrics = self.train_step(self.state, found.batch, self.dropout_key, votes_N)
+            if not self.compiled:
+                jax.block_until_ready(metrics)
+                self.compiled = True
+        if not self._settle():
+            return  # this step began from what has just been given up
+        self.position.step += 1
+        self.pending = _Pending(self.position.step, metrics, data_wait, found.pairs)
+        self._check_replicas()
+        if self._saving_is_due() and self._settle() and self._is_finite():
+            self._save()
+            self._judge()
+
+    @contextlib.contextmanager
+    def _compiling(self) -> Iterator[None]:
+        with self.log.busy("compiling"), self.stop.at_once():  # nothing has been done that is not saved
+            yield
+
+    def _next_batch(self) -> tuple[TrainingBatch, float]:
+        with self.goodput.spent("waiting for data"):
+            start = time.monotonic()
+            found = next(self.batches)
+            wait = time.monotonic() - start
+        multiple = row_shards(self.mesh) * self.config.optim.accumulation_steps
+        return found._replace(batch=to_devices(pad_rows(found.batch, multiple), self.mesh)), wait
+
+    def _settle(self) -> bool:
+        """Reads the metrics of the pending step; returns False if the run had to go back because of them."""
+        if self.pending is None:
+            return True
+        pending, self.pending = self.pending, None
+        values = {name: x.item() for name, x in jax.device_get(pending.metrics).items()}
+        self.agreed_to_stop |= bool(values.pop("votes", 0))
+        skipped = bool(values["skipped"])
+        if skipped:
+            self._tell_skipped(pending, values)
+        self.log.train(pending.step, {**values, "data_wait": pending.data_wait})
+        if why := self.health.observe(values["loss"], skipped):
+            self._go_back(why)
+            return False
+        return True
+
+    def _tell_skipped(self, pending: _Pending, values: dict[str, float]) -> None:
+        names = list(self.data.counts)
+        pairs = [f"{names[corpus]} {number}" for corpus, number in pending.pairs.tolist()]
+        self.log.record("skipped", pending.step, {"pairs": pairs, **values})
+        self.log.note(
+            f"step {pending.step:,}: loss {values['loss']}, gradient norm {values['gradient_norm']}: update "
+            f"skipped; its {len(pairs):,} pairs are listed in metrics.jsonl, the first is {pairs[0]}"
+        )
+
+    def _is_finite(self) -> bool:
+        """Returns whether the parameters may be saved; if they are no numbers, the run goes back."""
+        if all_finite(self.state.params):
+            return True
+        self._go_back("a parameter is not finite")
+        return False
+
+    def _go_back(self, why: str) -> None:
+        """Restores the newest sound checkpoint; the data goes on after the batches that led astray."""
+        step = self.position.step
+        self.health.go_back(step, why)
+        self.checkpoints.wait()
+        self.state, restored = self._restored_or_new()
+        self.goodput.lose((step - restored.step) / max(step - self.started, 1))
+        self.position = dataclasses.replace(restored, rollbacks=self.health.rollbacks)
+        self.started = min(self.started, restored.step)
+        self.log.go_back(restored.step)
+        self.log.note(
+            f"step {step:,}: {why}; back to step {restored.step:,}, past the batches since "
+            f"(return {self.health.rollbacks} of {self.config.run.max_rollbacks})"
+        )
+
+    def _check_replicas(self) -> None:
+        every = self.config.run.replica_check_every
+        if self.mesh.size == 1 or not every or self.position.step % every:
+            return
+        if (drift := find_drift(self.state.params, self.mesh)) is not None:
+            raise DivergedError(
+                f"step {self.position.step:,}: process {drift.process}, device {drift.device}: {drift.path} "
+                "has other bits than on the other devices; check that machine, then run the same command "
+                "again: it continues from the last checkpoint"
+            )
+
+    def _evaluation_is_due(self) -> bool:
+        step, run = self.position.step, self.config.run
+        return step % run.eval_every == 0 or step == run.num_steps
+
+    def _saving_is_due(self) -> bool:
+        on_time = self.position.step % self.config.run.save_every == 0
+        return on_time or self._evaluation_is_due() or self._stops()
+
+    def _stops(self) -> bool:
+        """Returns whether a signal asks to stop: one that all processes know of."""
+        return bool(self.stop.signal) if jax.process_count() == 1 else self.agreed_to_stop
+
+    def _save(self) -> None:
+        self.position.data = self.batches.get_state()
+        with self.goodput.spent("saving"):
+            self.checkpoints.save(self.position.step, _items(self.state), dataclasses.asdict(self.position))
+
+    def _judge(self) -> None:
+        """Finds out whether the saved state is the best so far, if its evaluation is due or done."""
+        position = self.position
+        scores = self.checkpoints.metrics(position.step)
+        if scores is None and self._evaluation_is_due() and not self._stops():
+            scores = self._evaluate()
+        value = scores.get(position.metric) if scores else None
+        if value is None:
+            return
+        if position.best is None or is_better(position.metric, value, position.best):
+            position.best, position.stale = value, 0
+        else:
+            position.stale += 1
+
+    def _evaluate(self) -> dict[str, float]:
+        params = self.state.params if self.state.ema is None else self.state.ema
+        with self.log.busy("evaluating"), self.stop.at_once():  # the state is saved
+            scores = evaluate_dev(params, self.eval_step, self.model, self.data, self.config, self.mesh)
+        if scores:
+            # In this order: the line would be missing for good if the program ended in between.
+            self.log.scores("dev", self.position.step, scores)
+            self.checkpoints.add_metrics(self.position.step, scores)
+        return scores
+
+    def _is_over(self) -> bool:
+        """Returns whether the run is finished; raises if a signal asked to stop."""
+        run, position = self.config.run, self.position
+        if self._stops():
+            self.checkpoints.wait()
+            raise self.stop.error(f"after step {position.step:,}")
+        if run.patience and position.stale >= run.patience:
+            self.log.note(
+                f"finished early: {run.best_metric} has not improved on {position.best:.4g} "
+                f"in {position.stale} evaluations; raise config.run.patience to train on"
+            )
+            return True
+        if position.step >= run.num_steps:
+            self.log.note(f"finished: {position.step:,} steps done; raise config.run.num_steps to train on")
+            return True
+        return False
+
+    def close(self) -> None:
+        """Completes all saves, and says where the time went."""
+        self.batches.close()
+        with self.goodput.spent("saving"):
+            self.checkpoints.close()
+        self.log.note(self.goodput.line())
+        self.log.close()
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """Returns the checkpoint items of a state."""
+    items = {"params": state.params, "optimizer": state.opt_state}
+    return items if state.ema is None else {**items, "ema": state.ema}

@@ -1,0 +1,84 @@
+"""Do the devices that hold the same parameters still hold the same bits?
+
+Parameters that lie on several devices are computed there several times, and nothing else compares
+them: a device that computes wrongly, or a process whose code differs, would train another model.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from transformer.axes import MESH_AXES, param_specs
+
+
+class Drift(NamedTuple):
+    """A parameter of which one device holds other bits than its replicas."""
+
+    path: str
+    process: int
+    device: int
+
+
+def find_drift(params: Any, mesh: Mesh) -> Drift | None:
+    """Compares the replicas of every parameter; every process gets the same answer.
+
+    Of two devices that differ nobody knows which is right: the later one is named. Of more, the one
+    that differs from most.
+
+    Returns:
+      The first parameter whose replicas differ, with one device that differs; None if all agree.
+    """
+    specs = param_specs(params)
+    digests = np.asarray(jax.device_get(_digests(params, specs, mesh)))
+    paths = ["/".join(str(k.key) for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    leaf_specs = jax.tree.leaves(specs, is_leaf=lambda s: isinstance(s, PartitionSpec))
+    for i, (path, spec) in enumerate(zip(paths, leaf_specs, strict=True)):
+        if (place := _odd_one_out(digests[..., i], _copied(spec))) is not None:
+            device = mesh.devices[place]
+            return Drift(path, device.process_index, device.id)
+    return None
+
+
+def _digests(params: Any, specs: Any, mesh: Mesh) -> jax.Array:
+    """Returns uint32 [data, fsdp, tensor, parameters]: sums of the bits that each device holds."""
+
+    def local(params: Any) -> jax.Array:
+        return jnp.stack([_sum_of_bits(x) for x in jax.tree.leaves(params)])[None, None, None]
+
+    own = jax.shard_map(
+        local, mesh=mesh, in_specs=(specs,), out_specs=PartitionSpec(*MESH_AXES), check_vma=False
+    )
+    everywhere = jax.NamedSharding(mesh, PartitionSpec())
+    return jax.jit(own, out_shardings=everywhere)(params)
+
+
+def _sum_of_bits(x: jax.Array) -> jax.Array:
+    unsigned = {2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+    return jnp.sum(jax.lax.bitcast_convert_type(x, unsigned), dtype=jnp.uint32)
+
+
+def _copied(spec: PartitionSpec) -> tuple[int, ...]:
+    """Returns the numbers of the mesh axes over which an array of this sharding is copied."""
+    divided: set[str] = set()
+    for names in spec:
+        divided |= set(names if isinstance(names, tuple) else (names,)) if names else set()
+    return tuple(i for i, name in enumerate(MESH_AXES) if name not in divided)
+
+
+def _odd_one_out(digests: np.ndarray, copied: Iterable[int]) -> tuple[int, ...] | None:
+    """Returns the place of a digest that differs from the commonest along the axes `copied`."""
+    copied = tuple(copied)
+    rest = tuple(i for i in range(digests.ndim) if i not in copied)
+    # Rows: groups of replicas. Places keep their order, so ties name the later device.
+    places = np.moveaxis(np.indices(digests.shape), 0, -1).transpose(*rest, *copied, digests.ndim)
+    groups = digests.transpose(*rest, *copied).reshape(int(np.prod([digests.shape[i] for i in rest])), -1)
+    for group, where in zip(groups, places.reshape(*groups.shape, digests.ndim), strict=True):
+        values, first, counts = np.unique(group, return_index=True, return_counts=True)
+        if len(values) > 1:
+            common = values[min(range(len(values)), key=lambda i: (-counts[i], first[i]))]
+            return tuple(where[group != common][0].tolist())
+    return None
