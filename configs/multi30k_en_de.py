@@ -1,8 +1,7 @@
 """Multi30k, English to German: captions of pictures as people wrote them, with case and punctuation.
 
     transformer train --config configs/multi30k_en_de.py --workdir runs/multi30k_en_de
-    transformer average --model runs/multi30k_en_de --last 10 --output runs/multi30k_en_de_averaged
-    transformer evaluate --model runs/multi30k_en_de_averaged
+    transformer evaluate --model runs/multi30k_en_de --checkpoint last
 
 The last command scores all three test sets: 2016 and 2017 Flickr, 2017 COCO.
 
@@ -23,17 +22,22 @@ TESTS = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco")
 def get_config() -> ConfigDict:
     config = default_config()
     config.model.preset = "tiny"  # larger models learn 29,000 pairs by heart
+    config.model.norm = "pre"
     config.model.max_length = 64
+    config.tokenizer.model_type = "bpe"
+    config.tokenizer.vocab_size = 6_000
     config.data.root = "data/multi30k"
     for side, language in (("source", "en"), ("target", "de")):
         config.data[f"train_{side}"] = (f"train.{language}.gz",)
         config.data[f"dev_{side}"] = (f"val.{language}.gz",)
         config.data[f"test_{side}"] = tuple(f"{test}.{language}.gz" for test in TESTS)
-    config.optim.learning_rate = 0.005
-    config.optim.warmup_steps = 2000
-    config.run.num_steps = 8000
-    config.run.eval_every = 500
-    config.run.save_every = 500
-    config.run.keep_latest = 10
+    config.data.subword_dropout = 0.1
+    config.optim.learning_rate = 0.004
+    config.optim.schedule = "cosine"
+    config.optim.warmup_steps = 800
+    config.optim.clip_norm = 1.0
+    config.run.num_steps = 5000
+    config.run.save_every = 250
     config.decode.beam_size = 5
+    config.decode.length_penalty = 1.0
     return config
