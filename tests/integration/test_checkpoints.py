@@ -252,8 +252,7 @@ def test_divergence_ends_the_run_and_spoils_no_checkpoint(folder, settings, tmp_
     run = RUN | {"save_every": 1, "max_skipped": 2, "max_rollbacks": 1}
     config = make_config(settings, optim={"learning_rate": 1e30}, run=run)
     with pytest.raises(
-        DivergedError,
-        match=r"^step \d+: 2 updates in a row were not finite, .* 1 times already; lower config",
+        DivergedError, match=r"^step \d+: 2 updates in a row were not finite, .*; lower config"
     ) as e:
         train(config, str(tmp_path))
     assert e.value.exit_code == 5
