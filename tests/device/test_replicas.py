@@ -20,14 +20,18 @@ def ask(mesh: str, devices: str) -> list:
 
 
 def test_replicas_outvote_the_one_that_drifted():
-    assert ask("8x1x1", "0,5") == [None, *([path, 0, device] for path in (NORM, KERNEL) for device in (0, 5))]
+    assert ask("8x1x1", "0,5") == [
+        None,
+        *([path, 0, device, None] for path in (NORM, KERNEL) for device in (0, 5)),
+    ]
 
 
-def test_of_two_replicas_the_later_one_is_named():
+def test_of_two_replicas_the_later_one_is_named_with_its_rival():
     """With 2 x 2 x 2 a kernel lies twice, on devices n and n + 4; a norm lies on all eight."""
-    assert ask("2x2x2", "1,6") == [None, [NORM, 0, 1], [NORM, 0, 6], [KERNEL, 0, 5], [KERNEL, 0, 6]]
+    norms = [NORM, 0, 1, None], [NORM, 0, 6, None]
+    assert ask("2x2x2", "1,6") == [None, *norms, [KERNEL, 0, 5, [0, 1]], [KERNEL, 0, 6, [0, 2]]]
 
 
 @pytest.mark.slow
 def test_what_lies_once_cannot_drift():
-    assert ask("1x2x4", "3") == [None, [NORM, 0, 3], None]
+    assert ask("1x2x4", "3") == [None, [NORM, 0, 3, None], None]

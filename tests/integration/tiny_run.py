@@ -80,8 +80,12 @@ def write_recipe(file: Path, settings: Settings) -> Path:
 def start(recipe: Path, workdir: Path, *overrides: str) -> subprocess.Popen:
     """Starts a training process; what it compiles is kept next to the recipe for the next one."""
     command = [sys.executable, "train.py", f"--config={recipe}", f"--workdir={workdir}", *overrides]
-    environment = os.environ | {key.upper(): str(value) for key, value in _cache(recipe.parent).items()}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=environment(recipe), stderr=subprocess.PIPE, text=True)
+
+
+def environment(recipe: Path) -> dict[str, str]:
+    """Returns the variables for a training process: what is compiled is kept next to the recipe."""
+    return os.environ | {key.upper(): str(value) for key, value in _cache(recipe.parent).items()}
 
 
 @contextlib.contextmanager
@@ -112,8 +116,10 @@ def read_arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
     arrays = {}
     for item in ("params", "optimizer", "ema"):
         if (folder / item).exists():
-            with ocp.StandardCheckpointer() as reader:
-                tree = reader.restore(folder / item)
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                there = reader.metadata(folder / item).item_metadata.tree
+                plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), there)
+                tree = reader.restore(folder / item, args=ocp.args.PyTreeRestore(restore_args=plain))
             for path, x in jax.tree_util.tree_leaves_with_path(tree):
                 arrays[item + jax.tree_util.keystr(path)] = np.asarray(x)
     return arrays

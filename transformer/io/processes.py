@@ -92,6 +92,11 @@ class Processes:
         """
         return text if self.peers is None else self.peers.meet(name, text, lambda texts: texts[0])
 
+    def leave(self, error: UserError) -> NoReturn:
+        """Ends all processes of the run here and now because of an error; from any thread."""
+        assert self.peers is not None
+        _leave(self.peers, error)
+
     def __enter__(self) -> "Processes":
         return self
 

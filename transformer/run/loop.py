@@ -221,14 +221,19 @@ class Run:
         )
 
     def _check_replicas(self) -> None:
+        """Ends the run if devices differ: now and then, and before what one of them has is saved."""
         every = self.config.run.replica_check_every
-        if self.mesh.size == 1 or not every or self.position.step % every:
+        due = every and (self.position.step % every == 0 or self._saving_is_due())
+        if self.mesh.size == 1 or not due:
             return
         if (drift := find_drift(self.state.params, self.mesh)) is not None:
+            others = "the other devices"
+            if drift.rival:
+                others = "process {}, device {}, and nobody knows which is right".format(*drift.rival)
             raise DivergedError(
                 f"step {self.position.step:,}: process {drift.process}, device {drift.device}: {drift.path} "
-                "has other bits than on the other devices; check that machine, then run the same command "
-                "again: it continues from the last checkpoint"
+                f"has other bits than on {others}; check the machine, then run the same command again: it "
+                "continues from the last checkpoint"
             )
 
     def _evaluation_is_due(self) -> bool:
@@ -263,6 +268,9 @@ class Run:
             position.stale += 1
 
     def _evaluate(self) -> dict[str, float]:
+        if jax.process_count() > 1:  # where a stop ends all of them at once, the save has to be over
+            with self.goodput.spent("saving"):
+                self.checkpoints.wait()
         params = self.state.params if self.state.ema is None else self.state.ema
         with self.log.busy("evaluating"), self.stop.at_once():  # the state is saved
             scores = evaluate_dev(params, self.eval_step, self.model, self.data, self.config, self.mesh)

@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from transformer.errors import Interrupted, Preempted, UserError
 
@@ -20,9 +21,13 @@ class StopRequest:
       signal: the signal that arrived, or None.
     """
 
-    def __init__(self, alone: bool = True) -> None:
-        """Args: `alone`: whether this is the run's only process, which may end without asking others."""
-        self._alone = alone
+    def __init__(self, leave: Callable[[UserError], NoReturn] | None = None) -> None:
+        """Makes a request that nobody has made yet.
+
+        Args:
+          leave: ends this process and the others of its run, from any thread; None: there are no others.
+        """
+        self._leave = leave
         self.signal: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
         self._at_once = threading.Event()
@@ -46,11 +51,14 @@ class StopRequest:
     def at_once(self) -> Iterator[None]:
         """Lets a signal end the program here and now: for work that may be cut short at any point.
 
+        With several processes they all end, whatever they do.
+
         Raises:
           Preempted, Interrupted: when the signal arrives.
         """
-        if self._alone:
-            self._at_once.set()
+        if self._leave is not None and self.signal:  # in the last step; the others do not know yet
+            self._leave(self.error("between steps"))
+        self._at_once.set()
         try:
             yield
         finally:
@@ -66,7 +74,7 @@ class StopRequest:
         self.signal = signal.Signals(number)
         self._handled.set()
         self._restore()
-        if self._at_once.is_set():
+        if self._at_once.is_set() and self._leave is None:
             self._at_once.clear()
             raise self.error("between steps")
 
@@ -79,9 +87,15 @@ class StopRequest:
         while number := os.read(self._read, 1):
             if number[0] not in (signal.SIGTERM, signal.SIGINT):
                 continue
-            if not self._handled.wait(_GRACE) and self._at_once.is_set():
+            # Of several processes this thread does it: the others must be told, which is nothing for a
+            # handler that may have interrupted the main thread while it spoke to them.
+            if self._leave is None and self._handled.wait(_GRACE):
+                continue
+            if self._at_once.is_set():
                 self.signal = signal.Signals(number[0])
                 error = self.error("between steps")
+                if self._leave is not None:
+                    self._leave(error)
                 print(f"transformer: error: {error}", file=sys.stderr, flush=True)
                 os._exit(error.exit_code)
         os.close(self._read)

@@ -56,8 +56,8 @@ def train(
     processes = processes or Processes()
     workdir, goodput = Workdir(root), Goodput()
     note = say if processes.first else say_nothing
-    alone = processes.count == 1
-    with processes, StopRequest(alone) as stop, contextlib.ExitStack() as held:
+    leave = processes.leave if processes.count > 1 else None
+    with processes, StopRequest(leave) as stop, contextlib.ExitStack() as held:
         processes.agree({**{key: repr(value) for key, value in flat(config).items()}, **_versions()})
         mesh = make_mesh(config.mesh)
         if processes.first:

@@ -16,18 +16,23 @@ from transformer.axes import MESH_AXES, param_specs
 
 
 class Drift(NamedTuple):
-    """A parameter of which one device holds other bits than its replicas."""
+    """A parameter of which one device holds other bits than its replicas.
+
+    `path`: the parameter; `process` and `device`: who differs from most; `rival`: process and device of
+    one that differs from it where there is no majority, so that either may be wrong; else None.
+    """
 
     path: str
     process: int
     device: int
+    rival: tuple[int, int] | None
 
 
 def find_drift(params: Any, mesh: Mesh) -> Drift | None:
     """Compares the replicas of every parameter; every process gets the same answer.
 
-    Of two devices that differ nobody knows which is right: the later one is named. Of more, the one
-    that differs from most.
+    Of two devices that differ nobody knows which is right: the later one is named, and the other as its
+    rival. Of more, the one that differs from most.
 
     Returns:
       The first parameter whose replicas differ, with one device that differs; None if all agree.
@@ -37,9 +42,10 @@ def find_drift(params: Any, mesh: Mesh) -> Drift | None:
     paths = ["/".join(str(k.key) for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     leaf_specs = jax.tree.leaves(specs, is_leaf=lambda s: isinstance(s, PartitionSpec))
     for i, (path, spec) in enumerate(zip(paths, leaf_specs, strict=True)):
-        if (place := _odd_one_out(digests[..., i], _copied(spec))) is not None:
-            device = mesh.devices[place]
-            return Drift(path, device.process_index, device.id)
+        if (found := _odd_one_out(digests[..., i], _copied(spec))) is not None:
+            odd, rival = mesh.devices[found[0]], found[1] and mesh.devices[found[1]]
+            names = (rival.process_index, rival.id) if rival else None
+            return Drift(path, odd.process_index, odd.id, names)
     return None
 
 
@@ -69,8 +75,13 @@ def _copied(spec: PartitionSpec) -> tuple[int, ...]:
     return tuple(i for i, name in enumerate(MESH_AXES) if name not in divided)
 
 
-def _odd_one_out(digests: np.ndarray, copied: Iterable[int]) -> tuple[int, ...] | None:
-    """Returns the place of a digest that differs from the commonest along the axes `copied`."""
+def _odd_one_out(
+    digests: np.ndarray, copied: Iterable[int]
+) -> tuple[tuple[int, ...], tuple[int, ...] | None] | None:
+    """Returns the place of a digest that differs from the commonest along the axes `copied`.
+
+    With it comes the place of a commonest one if there are as many of both, and it is no majority.
+    """
     copied = tuple(copied)
     rest = tuple(i for i in range(digests.ndim) if i not in copied)
     # Rows: groups of replicas. Places keep their order, so ties name the later device.
@@ -79,6 +90,12 @@ def _odd_one_out(digests: np.ndarray, copied: Iterable[int]) -> tuple[int, ...] 
     for group, where in zip(groups, places.reshape(*groups.shape, digests.ndim), strict=True):
         values, first, counts = np.unique(group, return_index=True, return_counts=True)
         if len(values) > 1:
-            common = values[min(range(len(values)), key=lambda i: (-counts[i], first[i]))]
-            return tuple(where[group != common][0].tolist())
+            common = min(range(len(values)), key=lambda i: (-counts[i], first[i]))
+            odd = np.flatnonzero(group != values[common])[0]
+            tied = np.sum(group == group[odd]) == counts[common]
+            return _place(where[odd]), _place(where[first[common]]) if tied else None
     return None
+
+
+def _place(indices: np.ndarray) -> tuple[int, ...]:
+    return tuple(indices.tolist())
