@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from transformer import __version__
+from transformer.doctor.verb import add_doctor
 from transformer.errors import UserError, did_you_mean
 from transformer.run.launch import add_launch
 
@@ -18,15 +19,18 @@ _EPILOG = """exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint,
 6 another process lost, 75 stopped by SIGTERM and saved, 130 stopped
 by Ctrl-C and saved"""
 
+_WITH_OVERRIDES = ("train", "doctor")  # verbs that take --config.SECTION.KEY=VALUE
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and args.verb != "train":
+    if rest and args.verb not in _WITH_OVERRIDES:
         options = ["--" + name for name in vars(args) if name not in ("verb", "run", "max_extra_length")]
         guess = did_you_mean(rest[0].partition("=")[0], [*options, "--max_length"])
         parser.error(f"{rest[0]}: unknown argument{guess}")
+    args.overrides = rest
     _quiet_libraries()
     try:
         if args.verb == "train":
@@ -144,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_train(verbs)
     add_launch(verbs)
+    add_doctor(verbs)
     _add_translate(verbs)
     _add_score(verbs)
     _add_evaluate(verbs)

@@ -49,24 +49,19 @@ def mesh_of(text: str) -> Mesh:
     return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def items(state: Any) -> dict[str, Any]:
-    """Returns what is saved of a state."""
-    return {"params": state.params, "optimizer": state.opt_state, "ema": state.ema}
-
-
 def main(folder: Path, meshes: list[str]) -> None:
     """Saves on each mesh and compares what each restores."""
     state = random_items()._replace(step=jnp.int32(0))
-    wanted = [np.asarray(x) for x in jax.tree.leaves(items(state))]
+    wanted = [np.asarray(x) for x in jax.tree.leaves(state.items())]
     print(len(wanted))
     for place in meshes:
         checkpoints = Checkpoints(folder / place, RunConfig())
-        there = jax.device_put(items(state), items(state_shardings(state, mesh_of(place))))
+        there = jax.device_put(state.items(), state_shardings(state, mesh_of(place)).items())
         checkpoints.save(1, there, {})
         for other in meshes:
-            shardings = items(state_shardings(state, mesh_of(other)))
+            shardings = state_shardings(state, mesh_of(other)).items()
             like = jax.tree.map(
-                lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), items(state), shardings
+                lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state.items(), shardings
             )
             found, _ = checkpoints.restore_newest(like) or ({}, {})
             for x, y, s in zip(jax.tree.leaves(found), wanted, jax.tree.leaves(shardings), strict=True):

@@ -24,7 +24,8 @@ FLOORS = {
     **dict.fromkeys(ROOMS, 1),
     **dict.fromkeys(TRADES, 2),
     "run": 3,
-    "cli": 4,
+    "doctor": 4,
+    "cli": 5,
 }
 
 # From one room into another: what is needed, and nothing else.
@@ -43,7 +44,7 @@ WALLS = {
     "orbax": ["transformer.io.checkpoint"],
     "sacrebleu": ["transformer.metrics"],
     "sentencepiece": ["transformer.data.tokenizer"],
-    "tensorboardX": ["transformer.io.runlog"],
+    "tensorboardX": ["transformer.io.event_file"],
     "tensorflow_datasets": ["transformer.data.tfds_source"],
 }
 EVERYWHERE = {"jax", "numpy"}

@@ -117,10 +117,10 @@ class Run:
             state_shardings(shapes, self.mesh),
         )
         if jax.process_index() == 0:
-            size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(_items(shapes)))
+            size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes.items()))
             check_space(self.folder, size, self.config.run.keep_latest + self.config.run.keep_best)
         with self.goodput.spent("restoring"):
-            found = self.checkpoints.restore_newest(_items(like), strict=self.strict)
+            found = self.checkpoints.restore_newest(like.items(), strict=self.strict)
         if found is None:
             return init_state(self.model, self.tx, self.config, self.mesh), new
         items, saved = found
@@ -251,7 +251,7 @@ class Run:
     def _save(self) -> None:
         self.position.data = self.batches.get_state()
         with self.goodput.spent("saving"):
-            self.checkpoints.save(self.position.step, _items(self.state), dataclasses.asdict(self.position))
+            self.checkpoints.save(self.position.step, self.state.items(), dataclasses.asdict(self.position))
 
     def _judge(self) -> None:
         """Finds out whether the saved state is the best so far, if its evaluation is due or done."""
@@ -304,9 +304,3 @@ class Run:
             self.checkpoints.close()
         self.log.note(self.goodput.line())
         self.log.close()
-
-
-def _items(state: TrainState) -> dict[str, Any]:
-    """Returns the checkpoint items of a state."""
-    items = {"params": state.params, "optimizer": state.opt_state}
-    return items if state.ema is None else {**items, "ema": state.ema}

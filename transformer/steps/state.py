@@ -27,6 +27,11 @@ class TrainState(NamedTuple):
     opt_state: Any
     ema: Any
 
+    def items(self) -> dict[str, Any]:
+        """Returns the pytrees that a checkpoint holds, by their names there."""
+        items = {"params": self.params, "optimizer": self.opt_state}
+        return items if self.ema is None else {**items, "ema": self.ema}
+
 
 def init_state(
     model: Transformer, tx: optax.GradientTransformation, config: Config, mesh: Mesh | None = None
