@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from transformer import __version__
 from transformer.doctor.verb import add_doctor
 from transformer.errors import UserError, did_you_mean
+from transformer.io.compilation_cache import tell_cache_failures_once
+from transformer.io.standard_error import forgive_standard_error
 from transformer.run.launch import add_launch
 
 _EPILOG = """exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint, 5 diverged,
@@ -24,6 +26,7 @@ _WITH_OVERRIDES = ("train", "doctor")  # verbs that take --config.SECTION.KEY=VA
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
+    forgive_standard_error()
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     if rest and args.verb not in _WITH_OVERRIDES:
@@ -59,6 +62,7 @@ def _quiet_libraries() -> None:
 
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger("jax").setLevel(logging.ERROR)
+    tell_cache_failures_once()
 
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:

@@ -1,6 +1,8 @@
 """A run whose numbers go wrong finds back, or says that it cannot."""
 
 import json
+import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +49,12 @@ def entries(workdir, split):
     return [line for line in lines if line["split"] == split]
 
 
+def lost(said: str) -> float:
+    """Returns the percentage of the goodput line that was lost to faults."""
+    found = re.search(r"goodput of .*lost to faults ([\d.]+)%", said)
+    return float(found[1]) if found else 0.0
+
+
 def test_a_run_goes_back_and_past_the_batches(settings, tmp_path, spoil, capfd):
     """Spoilt in step 10, after the checkpoint of step 8: three skipped updates, back to 8, then on."""
     config = make_config(settings, run={"num_steps": 16, "max_skipped": 3, "eval_every": 16})
@@ -56,6 +64,7 @@ def test_a_run_goes_back_and_past_the_batches(settings, tmp_path, spoil, capfd):
     assert (
         "3 updates in a row were not finite; back to step 8, past the batches since (return 1 of 3)" in said
     )
+    assert lost(said) > 0
     assert [line["step"] for line in entries(tmp_path, "train")] == list(range(1, 17))
     skipped = entries(tmp_path, "skipped")
     assert [line["step"] for line in skipped] == [10, 11, 12]
@@ -87,6 +96,17 @@ def test_parameters_that_are_no_numbers_are_never_saved(settings, tmp_path, spoi
     assert entries(tmp_path, "skipped")[0]["step"] == 8
     for step in ("8", "12"):
         assert all(np.isfinite(x).all() for x in read_arrays(tmp_path, int(step)).values())
+
+
+def test_steps_that_a_killed_process_did_in_vain_are_lost_time(settings, tmp_path, capfd):
+    train(make_config(settings, run={"num_steps": 8, "eval_every": 8}), str(tmp_path))
+    assert lost(capfd.readouterr().err) == 0
+    shutil.rmtree(tmp_path / "checkpoints/8")  # as if it had been killed before its last save
+    train(make_config(settings, run={"num_steps": 8, "eval_every": 8}), str(tmp_path))
+    said = capfd.readouterr().err
+    assert "continuing after step 4" in said
+    assert lost(said) > 0
+    assert "training" not in said.partition("goodput of ")[2]  # steps 5 to 8 were done again, and no other
 
 
 def test_where_the_time_went(settings, tmp_path, capfd):

@@ -202,8 +202,10 @@ def kill_and_restart(made, workdir: Path, kills: int) -> str:
     return finish(process)
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=(pytest.mark.slow, pytest.mark.timeout(1800)))])
-def test_killed_processes_are_started_again_and_end_with_the_same_bits(made, two, tmp_path, kills):
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_processes_are_started_again_and_end_with_the_same_bits(made, two, tmp_path):
+    kills = 20
     said = kill_and_restart(made, tmp_path, kills)
     assert said.count("was killed by SIGKILL; starting all again") == kills
     assert said.count("is gone: its connection closed") == kills

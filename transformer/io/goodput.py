@@ -46,12 +46,6 @@ class Goodput:
             self._settle()
             self._inside.pop()
 
-    def lose(self, share: float) -> None:
-        """Moves a share of the training time so far to what was lost to faults."""
-        seconds = share * self._seconds[TRAINING]
-        self._seconds[TRAINING] -= seconds
-        self._seconds[LOST] += seconds
-
     def line(self) -> str:
         """Returns one line with each share of the wall time, training first."""
         self._settle()

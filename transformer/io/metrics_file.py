@@ -5,49 +5,63 @@ and step occur once. JSON has no number for NaN and the infinities; they are the
 "-inf", which `read_metrics` and `float()` turn back.
 """
 
+import contextlib
 import json
 import math
 import os
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from transformer.errors import DataError
+from transformer.io.patient_file import PatientFile
 
 NAME = "metrics.jsonl"
+Key = tuple[str, int]  # split and step
+Keep = Callable[[str, int], bool]
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-class MetricsFile:
+class MetricsFile(PatientFile):
     """The file, for the one process that writes it.
 
     Attributes:
       removed: lines that opening took out, by reason ("after step 100", "damaged"), where there were any.
+      reached: the last training step that had a line when it was opened; 0: none.
     """
 
-    def __init__(self, workdir: Path, resume_step: int) -> None:
+    def __init__(self, workdir: Path, resume_step: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Opens the file; steps that will be done again and damaged lines are taken out, in one atomic move.
 
         Args:
           workdir: the run's directory.
           resume_step: steps that the restored state has done; 0: a fresh run.
+          clock: returns seconds that only grow.
         """
+        super().__init__(workdir / NAME, clock)
         self.removed: dict[str, int] = {}
-        self._path = workdir / NAME
-        self._written: set[tuple[str, int]] = set()
-        if self._path.exists():
-            kept, later, damaged = _rewrite(self._path, lambda entry: entry["step"] <= resume_step)
-            counts = {f"after step {resume_step:,}": later, "damaged": damaged}
+        self.reached = 0
+        self._written: set[Key] = set()  # or waiting
+        self._kept: list[Keep] = []  # what the file's lines must meet, where that is still to be done
+        if self.path.exists():
+            content = self.path.read_bytes()
+            every = _sift(content, lambda split, step: split == "train")
+            self.reached = max((step for _, step in every.keys), default=0)
+            found = _sift(content, lambda split, step: step <= resume_step)
+            counts = {f"after step {resume_step:,}": found.dropped, "damaged": found.damaged}
             self.removed = {reason: count for reason, count in counts.items() if count}
-            self._written = {(entry["split"], entry["step"]) for entry in kept}
+            self._written = found.keys
+            self._keep(lambda split, step: step <= resume_step)
+            self.write_out()
 
     def go_back(self, step: int) -> None:
         """Takes out the lines after `step`, all but those that say why ("skipped")."""
-        if self._path.exists():
-            kept, _, _ = _rewrite(self._path, lambda e: e["step"] <= step or e["split"] == "skipped")
-            self._written = {(entry["split"], entry["step"]) for entry in kept}
+        self._keep(lambda split, n: n <= step or split == "skipped")
+        self.write_out()
 
     def record(self, split: str, step: int, values: Mapping[str, Any]) -> None:
         """Appends one line, or replaces the line of this split and step.
@@ -65,10 +79,22 @@ class MetricsFile:
         entry = {"split": split, "step": step, **_jsonable(values)}
         line = json.dumps(entry, ensure_ascii=False, allow_nan=False)
         if (split, step) in self._written:
-            _rewrite(self._path, lambda entry: (entry["split"], entry["step"]) != (split, step))
-        with self._path.open("ab") as file:
-            file.write(line.encode() + b"\n")
+            self._keep(lambda *key: key != (split, step))
         self._written.add((split, step))
+        self.append(line.encode() + b"\n")
+
+    def _keep(self, keep: Keep) -> None:
+        """Takes other lines out: of those that wait at once, of the file before the next is written."""
+        self._kept.append(keep)
+        waiting = _sift(b"".join(self.waiting), keep)
+        self.waiting = deque(waiting.lines)
+        self._written = {key for key in self._written if keep(*key)}
+
+    def _write(self, data: bytes) -> None:
+        if self._kept:
+            _rewrite(self.path, lambda *key: all(keep(*key) for keep in self._kept))
+            self._kept, self._sound = [], None
+        super()._write(data)
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
@@ -97,31 +123,52 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     return entries if last is None else [*entries, last]
 
 
-def _rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> tuple[list[dict[str, Any]], int, int]:
-    """Drops lines; returns the entries kept and the counts of other lines dropped and of damaged ones.
+class _Sifted(NamedTuple):
+    """Lines to keep, what they are about, and how many others were dropped or damaged."""
+
+    lines: list[bytes]
+    keys: set[Key]
+    dropped: int
+    damaged: int
+
+
+def _sift(content: bytes, keep: Keep) -> _Sifted:
+    """Tells lines to keep from others.
 
     A last line without its line end is kept if it holds a whole object, which a torn one never does.
     """
-    kept, lines, dropped, damaged = [], [], 0, 0
-    content = path.read_bytes()
+    lines, keys, dropped, damaged = [], set(), 0, 0
     for line in content.split(b"\n"):
         entry = _parse(line)
         if entry is None:
             damaged += bool(line)
-        elif keep(entry):
-            kept.append(entry)
+        elif keep(entry["split"], entry["step"]):
+            keys.add((entry["split"], entry["step"]))
             lines.append(line + b"\n")
         else:
             dropped += 1
-    remaining = b"".join(lines)
-    if remaining != content:
-        temporary = path.with_name(path.name + ".tmp")
+    return _Sifted(lines, keys, dropped, damaged)
+
+
+def _rewrite(path: Path, keep: Keep) -> None:
+    """Takes lines out of a file, if there is one with such lines; raises OSError and leaves it then."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    remaining = b"".join(_sift(content, keep).lines)
+    if remaining == content:
+        return
+    temporary = path.with_name(path.name + ".tmp")
+    try:
         with temporary.open("wb") as file:
             file.write(remaining)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    return kept, dropped, damaged
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -3,11 +3,12 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from transformer.io.event_file import EventFile
 from transformer.io.goodput import Goodput
 from transformer.io.metrics_file import NAME, MetricsFile, read_metrics
 from transformer.io.progress import Progress, duration
@@ -26,7 +27,11 @@ class _Step(NamedTuple):
 
 
 class RunLog:
-    """Writes down what happens in a run; exactly one process of a run has one."""
+    """Writes down what happens in a run; exactly one process of a run has one.
+
+    Attributes:
+      reached: the last step that an earlier process logged; 0: none.
+    """
 
     def __init__(
         self,
@@ -58,11 +63,13 @@ class RunLog:
         self._start = clock()
         self._window: deque[_Step] = deque(maxlen=max(log_every, _SHORTEST_WINDOW) + 1)
         resume_step = resume_step or 0
-        self._file = MetricsFile(workdir, resume_step)
+        self._file = MetricsFile(workdir, resume_step, clock)
+        self.reached = self._file.reached
         for reason, count in self._file.removed.items():
             self.note(f"{NAME}: removed {count} line{'s' if count > 1 else ''} {reason}")
-        self._tensorboard_folder = str(workdir / "tensorboard")
-        self._tensorboard = self._event_file(resume_step)
+        self._events = EventFile(workdir / "tensorboard", resume_step + 1 if resume_step else 0, clock)
+        self._failing: set[Path] = set()
+        self._tell_failures()
 
     def note(self, message: str) -> None:
         """Tells the person at the keyboard something, in a line of its own."""
@@ -74,11 +81,12 @@ class RunLog:
         with self._progress.busy(what), self._goodput.spent(what):
             yield
 
-    def go_back(self, step: int) -> None:
-        """Takes out what was written about steps after `step`: the run will do them again."""
+    def go_back(self, step: int, reached: int) -> None:
+        """Takes out what was written about steps after `step`: the run, which was at `reached`, repeats it."""
+        self.reached = max(self.reached, reached)
         self._file.go_back(step)
-        self._tensorboard.close()
-        self._tensorboard = self._event_file(step)
+        self._events.begin_at(step + 1 if step else 0)
+        self._tell_failures()
 
     def train(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs one optimizer step; call it for every step.
@@ -122,7 +130,6 @@ class RunLog:
           metrics: name -> value.
         """
         self._numbers(split, step, metrics)
-        self._tensorboard.flush()
         numbers = [
             f"{key} {value:,d}" if isinstance(value, int) else f"{key} {value:.4g}"
             for key, value in metrics.items()
@@ -142,32 +149,40 @@ class RunLog:
           ValueError: if `values` has a key "split" or "step", or something that is no JSON.
         """
         self._file.record(split, step, values)
+        self._tell_failures()
 
     def close(self) -> None:
         """Writes out everything and leaves the last progress line on the screen."""
-        self._tensorboard.close()
+        for file in (self._file, self._events):
+            if file.waiting:
+                file.write_out(at_once=True)
+        self._tell_failures()
+        for file in (self._file, self._events):
+            if missing := len(file.waiting) + file.lost:
+                self.note(
+                    f"warning: {file.path}: {missing:,} entr{'ies are' if missing > 1 else 'y is'} missing"
+                )
         self._progress.close()
-
-    def _event_file(self, resume_step: int) -> Any:
-        from tensorboardX import SummaryWriter  # half a second; commands that only read do without
-
-        return SummaryWriter(
-            self._tensorboard_folder,
-            purge_step=resume_step + 1 if resume_step else 0,
-            flush_secs=30,
-            # Keeps a run that goes on within a second from overwriting the file before.
-            filename_suffix=f".{time.time_ns()}",
-        )
 
     def _numbers(self, split: str, step: int, values: Mapping[str, Any]) -> None:
         """Writes a line to the file, and its numbers to TensorBoard as split/key."""
-        from tensorboardX.proto.summary_pb2 import Summary
-
-        self.record(split, step, values)
+        self._file.record(split, step, values)
         numbers = {f"{split}/{key}": float(v) for key, v in values.items() if not isinstance(v, str)}
-        # Not add_scalar: it prints a warning for NaN, through the live line, and queues an event a number.
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=v) for tag, v in numbers.items()])
-        self._tensorboard.file_writer.add_summary(summary, step)
+        self._events.numbers(step, numbers)
+        self._tell_failures()
+
+    def _tell_failures(self) -> None:
+        """Says once that files cannot be written and why, and once that all can be written again."""
+        failing = {f.path: f.error.strerror or str(f.error) for f in (self._file, self._events) if f.error}
+        if failing and not self._failing:
+            reasons = " and ".join(sorted(set(failing.values())))
+            self.note(
+                f"warning: {_listed(failing)} cannot be written: {reasons}; training goes on, "
+                "and what belongs there is kept in memory until it can"
+            )
+        elif self._failing and not failing:
+            self.note(f"{_listed(self._failing)}: written again, with what was kept in memory")
+        self._failing = self._failing | failing.keys() if failing else set()
 
 
 class SilentLog(RunLog):
@@ -175,6 +190,7 @@ class SilentLog(RunLog):
 
     def __init__(self, goodput: Goodput) -> None:
         self._goodput = goodput
+        self.reached = 0
 
     def note(self, message: str) -> None:
         """Says nothing: the first process does."""
@@ -185,7 +201,7 @@ class SilentLog(RunLog):
         with self._goodput.spent(what):
             yield
 
-    def go_back(self, step: int) -> None:
+    def go_back(self, step: int, reached: int) -> None:
         """Has nothing to take out."""
 
     def train(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -206,3 +222,7 @@ def _perplexity(nll: float) -> float:
         return math.exp(nll)
     except OverflowError:
         return math.inf
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    return " and ".join(map(str, sorted(paths)))

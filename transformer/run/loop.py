@@ -15,11 +15,11 @@ from transformer.config import Config
 from transformer.data.batch import pad_rows
 from transformer.data.pipeline import TrainingBatch, training_batches
 from transformer.data.subwords import SubwordDropout
-from transformer.errors import DivergedError
+from transformer.errors import DataError, DivergedError
 from transformer.io.checkpoint import Checkpoints, is_better
 from transformer.io.checkpoint_folder import check_space
 from transformer.io.devices import make_votes, row_shards, to_devices
-from transformer.io.goodput import TRAINING, Goodput
+from transformer.io.goodput import LOST, TRAINING, Goodput
 from transformer.io.runlog import RunLog, SilentLog
 from transformer.io.workdir import Workdir
 from transformer.model.transformer import Transformer
@@ -95,7 +95,6 @@ class Run:
             note(f"continuing after step {self.position.step:,}")
         self.train_step, self.eval_step = jit_steps(self.model, self.tx, config, mesh, self.state)
         self.dropout_key = jax.random.key(run.dropout_seed)
-        self.started = self.position.step
         self.health.rollbacks = self.position.rollbacks
         self.pending: _Pending | None = None
         self.compiled = False
@@ -138,8 +137,9 @@ class Run:
         """
         if self.position.step:
             self._judge()
-        with self.goodput.spent(TRAINING):
-            while not self._is_over():
+        while not self._is_over():
+            again = self.position.step < self.log.reached  # done before, and lost by a fault
+            with self.goodput.spent(LOST if again else TRAINING):
                 self._advance()
 
     def _advance(self) -> None:
@@ -168,10 +168,22 @@ class Run:
     def _next_batch(self) -> tuple[TrainingBatch, float]:
         with self.goodput.spent("waiting for data"):
             start = time.monotonic()
-            found = next(self.batches)
+            try:
+                found = next(self.batches)
+            except DataError:
+                self._save_before_the_end()
+                raise
             wait = time.monotonic() - start
         multiple = row_shards(self.mesh) * self.config.optim.accumulation_steps
         return found._replace(batch=to_devices(pad_rows(found.batch, multiple), self.mesh)), wait
+
+    def _save_before_the_end(self) -> None:
+        """Saves what is done when the data fails; several processes cannot agree on it any more."""
+        alone = jax.process_count() == 1
+        if alone and self._settle() and self._is_finite():
+            self.checkpoints.wait()
+            if self.position.step and not self.checkpoints.is_saved(self.position.step):
+                self._save()
 
     def _settle(self) -> bool:
         """Reads the metrics of the pending step; returns False if the run had to go back because of them."""
@@ -211,10 +223,8 @@ class Run:
         self.health.go_back(step, why)
         self.checkpoints.wait()
         self.state, restored = self._restored_or_new()
-        self.goodput.lose((step - restored.step) / max(step - self.started, 1))
         self.position = dataclasses.replace(restored, rollbacks=self.health.rollbacks)
-        self.started = min(self.started, restored.step)
-        self.log.go_back(restored.step)
+        self.log.go_back(restored.step, step)
         self.log.note(
             f"step {step:,}: {why}; back to step {restored.step:,}, past the batches since "
             f"(return {self.health.rollbacks} of {self.config.run.max_rollbacks})"
@@ -300,7 +310,9 @@ class Run:
     def close(self) -> None:
         """Completes all saves, and says where the time went."""
         self.batches.close()
-        with self.goodput.spent("saving"):
-            self.checkpoints.close()
-        self.log.note(self.goodput.line())
-        self.log.close()
+        try:
+            with self.goodput.spent("saving"):
+                self.checkpoints.close()
+        finally:
+            self.log.note(self.goodput.line())
+            self.log.close()

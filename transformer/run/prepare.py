@@ -51,7 +51,7 @@ def prepare_data(config: Config, workdir: Workdir, note: Note) -> PreparedData:
     def encode(split: Split, corpora: Sequence[Corpus]) -> list[EncodedCorpus]:
         encoded = []
         for i, corpus in enumerate(corpora):
-            part = encode_corpus(corpus, tokenizer, config, workdir.data / f"{split}-{i}")
+            part = encode_corpus(corpus, tokenizer, config, workdir.data / f"{split}-{i}", note)
             counts[f"{split} {corpus.name}"] = part.counts
             note(describe(split, corpus.name, part.counts))
             encoded.append(part)

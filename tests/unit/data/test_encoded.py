@@ -1,6 +1,8 @@
 """Encoded pairs: what is kept and why the rest is not; when the cache on disk is used again."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -148,16 +150,57 @@ def test_a_crash_while_encoding_leaves_nothing_that_is_accepted(tmp_path, tokeni
 
 
 @pytest.mark.parametrize("name", ["counts.json", "bounds.npy", "numbers.npy", "tokens.bin"])
-@pytest.mark.parametrize("left", ["nothing", "the first half", "no file"])
+@pytest.mark.parametrize("left", ["nothing", "the first half", "all but a bit", "no file"])
 def test_a_damaged_cache_is_made_again(tmp_path, tokenizer, encodings, name, left):
     settings = config(tmp_path)
     whole = texts(encode(settings, tokenizer, tmp_path), tokenizer)
     file = tmp_path / "cache" / name
     content = file.read_bytes()
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 1
     if left == "no file":
         file.unlink()
     else:
-        file.write_bytes(content[: len(content) // 2 if left == "the first half" else 0])
-    assert texts(encode(settings, tokenizer, tmp_path), tokenizer) == whole
-    assert len(encodings) == 2
+        file.write_bytes(
+            {"nothing": b"", "the first half": content[: len(content) // 2]}.get(left, bytes(changed))
+        )
+    notes = []
+    (corpus,) = open_corpora(settings.data, "train", tmp_path / "lines")
+    found = encode_corpus(corpus, tokenizer, settings, tmp_path / "cache", notes.append)
+    assert texts(found, tokenizer) == whole
+    assert len(encodings) == 2 and file.read_bytes() == content
+    # Without counts.json there is nothing that says it had been whole.
+    missing = (name, left) == ("counts.json", "no file")
+    assert notes == ([] if missing else [f"{file}: damaged; encoding the corpus anew"])
     assert json.loads((tmp_path / "cache" / "counts.json").read_text())["counts"]["kept"] == len(whole) == 4
+
+
+@pytest.mark.parametrize("name", ["bounds.npy", "numbers.npy", "tokens.bin"])
+def test_a_file_that_is_cut_while_it_is_open_is_an_error_not_a_crash(tmp_path, tokenizer, name):
+    found = encode(config(tmp_path), tokenizer, tmp_path)
+    file = tmp_path / "cache" / name
+    os.truncate(file, 0)
+    with pytest.raises(
+        DataError, match=f"{file}: is shorter than it was; run the same command again"
+    ) as caught:
+        _ = found[3], found.number(3)
+    assert caught.value.exit_code == 3
+
+
+def test_bounds_that_are_changed_while_open_are_an_error(tmp_path, tokenizer):
+    found = encode(config(tmp_path), tokenizer, tmp_path)
+    bounds = tmp_path / "cache" / "bounds.npy"
+    content = bounds.read_bytes()
+    for number in (-1, 0, 10**6, 2**62):
+        bounds.write_bytes(content[:-8] + number.to_bytes(8, "little", signed=True))
+        with pytest.raises(DataError, match=r"bounds\.npy: has been changed; "):
+            found[3]
+    bounds.write_bytes(content)
+    assert len(found[3][0]) == 4
+
+
+def test_files_that_are_removed_stay_readable(tmp_path, tokenizer):
+    found = encode(config(tmp_path), tokenizer, tmp_path)
+    before = texts(found, tokenizer)
+    shutil.rmtree(tmp_path / "cache")
+    assert texts(found, tokenizer) == before and found.number(0) == 1

@@ -33,16 +33,6 @@ def test_inner_time_is_not_counted_twice(clock):
     )
 
 
-def test_lost_time_was_training_time(clock):
-    goodput = Goodput(clock)
-    with goodput.spent("training"):
-        clock.now += 80
-    with goodput.spent("restoring"):
-        clock.now += 20
-    goodput.lose(0.25)
-    assert goodput.line() == "goodput of 1 min 40 s: training 60.0%, restoring 20.0%, lost to faults 20.0%"
-
-
 def test_an_error_inside_is_counted_too(clock):
     goodput = Goodput(clock)
     with pytest.raises(OSError), goodput.spent("saving"):

@@ -1,13 +1,18 @@
 """metrics.jsonl: whole lines, honest numbers, and each step once however often the run was killed."""
 
+import contextlib
+import errno
 import json
+import resource
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from transformer.errors import DataError
+from transformer.io import patient_file
 from transformer.io.metrics_file import MetricsFile, read_metrics
+from transformer.io.patient_file import RETRY_EVERY
 
 
 def raw(workdir):
@@ -110,3 +115,114 @@ def test_reading_names_the_damaged_line_and_the_missing_file(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(b'{"split": "train", "step": 1}\nnonsense\n')
     with pytest.raises(DataError, match=r"metrics\.jsonl, line 2: expected a JSON object.*nonsense"):
         read_metrics(tmp_path)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@contextlib.contextmanager
+def files_end_at(size):
+    """Lets every write end in the middle of a line, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+SIZE = 1_000_000  # above what anything else in this process writes meanwhile
+
+
+def nearly_full(tmp_path):
+    """A file with ten bytes left to `SIZE`, and its clock."""
+    clock = Clock()
+    file = MetricsFile(tmp_path, 0, clock)
+    file.record("data", 0, {"x": ""})
+    file.record("data", 0, {"x": "x" * (SIZE - 10 - len(raw(tmp_path)))})
+    assert len(raw(tmp_path)) == SIZE - 10
+    return file, clock
+
+
+def test_what_cannot_be_written_waits_and_nothing_is_torn(tmp_path):
+    file, clock = nearly_full(tmp_path)
+    with files_end_at(SIZE):
+        for step in range(1, 4):
+            file.record("train", step, {"loss": step})
+            clock.now += 60
+            assert len(raw(tmp_path)) == SIZE - 10 and len(read_metrics(tmp_path)) == 1
+        assert file.error.errno == errno.EFBIG and len(file.waiting) == 3
+    file.record("train", 4, {"loss": 4})
+    assert file.error is None and not file.waiting and not file.lost
+    assert [entry["step"] for entry in read_metrics(tmp_path)] == [0, 1, 2, 3, 4]
+
+
+def test_a_failing_disk_is_not_asked_at_every_step(tmp_path):
+    file, clock = nearly_full(tmp_path)
+    with files_end_at(SIZE):
+        file.record("train", 1, {})
+    clock.now += RETRY_EVERY / 2
+    file.record("train", 2, {})
+    assert len(read_metrics(tmp_path)) == 1
+    file.write_out(at_once=True)
+    assert [entry["step"] for entry in read_metrics(tmp_path)] == [0, 1, 2]
+
+
+def test_lines_that_wait_are_replaced_and_taken_back_like_others(tmp_path):
+    file, _ = nearly_full(tmp_path)
+    with files_end_at(SIZE):
+        for step in (1, 2, 3):
+            file.record("train", step, {"loss": step})
+        file.record("train", 1, {"loss": 10})
+        file.record("skipped", 3, {})
+        file.go_back(2)
+        file.record("data", 0, {"x": 1})  # replaces what is in the file
+        file.record("train", 3, {"loss": 30})
+    assert len(read_metrics(tmp_path)) == 1
+    file.write_out(at_once=True)
+    assert [(e["split"], e["step"], e.get("loss")) for e in read_metrics(tmp_path)] == [
+        ("train", 2, 2),
+        ("train", 1, 10),
+        ("skipped", 3, None),
+        ("data", 0, None),
+        ("train", 3, 30),
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_opening_on_a_full_disk_takes_lines_out_later(tmp_path):
+    MetricsFile(tmp_path, 0).record("train", 1, {"x": "x" * SIZE})
+    MetricsFile(tmp_path, 1).record("train", 2, {})
+    before = raw(tmp_path)
+    with files_end_at(SIZE):
+        file = MetricsFile(tmp_path, 1)
+        assert file.removed == {"after step 1": 1} and file.error.errno == errno.EFBIG
+    assert raw(tmp_path) == before and [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+    file.write_out(at_once=True)
+    assert [entry["step"] for entry in read_metrics(tmp_path)] == [1]
+
+
+def test_more_than_memory_should_hold_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(patient_file, "MOST_WAITING", 3)
+    file, _ = nearly_full(tmp_path)
+    with files_end_at(SIZE):
+        for step in range(1, 6):
+            file.record("train", step, {})
+    assert len(file.waiting) == 3 and file.lost == 2
+    file.write_out(at_once=True)
+    assert [entry["step"] for entry in read_metrics(tmp_path)] == [0, 3, 4, 5]
+
+
+def test_a_file_that_somebody_removes_begins_anew(tmp_path):
+    file, clock = nearly_full(tmp_path)
+    with files_end_at(SIZE):
+        file.record("train", 1, {})
+    (tmp_path / "metrics.jsonl").unlink()
+    clock.now += 60
+    file.record("train", 2, {})
+    file.record("train", 2, {"again": True})
+    assert [entry["step"] for entry in read_metrics(tmp_path)] == [1, 2]

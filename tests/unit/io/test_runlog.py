@@ -1,11 +1,16 @@
 """A run's log as others read it: the file, TensorBoard's records, the line on the screen."""
 
+import errno
 import io
 import json
 import math
+import os
+import pathlib
 import struct
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -25,9 +30,23 @@ def step_metrics(**changes):
     return {**values, "source_tokens": 30, "target_tokens": 70, "data_wait": 0.5, **changes}
 
 
+TAGS = [*step_metrics(), "tokens_per_second"]
+
+
 def make_log(workdir, clock, num_steps=10, **options):
     stream = io.StringIO()
     return RunLog(workdir, num_steps, stream=stream, clock=clock, **options), stream
+
+
+def checksum(data):
+    """CRC-32C, bit by bit, rotated and shifted as the TFRecord format asks."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def read_events(workdir):
@@ -36,8 +55,10 @@ def read_events(workdir):
     for path in sorted((workdir / "tensorboard").iterdir()):
         data = path.read_bytes()
         while data:
-            (length,) = struct.unpack("<Q", data[:8])
-            events.append(Event.FromString(data[12 : 12 + length]))
+            length, first = struct.unpack("<QI", data[:12])
+            message, (second,) = data[12 : 12 + length], struct.unpack("<I", data[12 + length : 16 + length])
+            assert (first, second) == (checksum(data[:8]), checksum(message))
+            events.append(Event.FromString(message))
             data = data[16 + length :]
     return events
 
@@ -124,9 +145,7 @@ def test_tensorboard_has_every_number_and_is_told_of_a_resumption(tmp_path):
     assert [step for _, step in restarts] == [0, 3]  # TensorBoard hides what came before, from that step on
     assert scalars(events[: restarts[1][0]])["train/loss", 3] == 3.0
     assert scalars(events[restarts[1][0] :])["train/loss", 3] == 30.0
-    assert {tag for tag, _ in scalars(events)} == {
-        f"train/{k}" for k in [*step_metrics(), "tokens_per_second"]
-    }
+    assert {tag for tag, _ in scalars(events)} == {f"train/{k}" for k in TAGS}
 
 
 def test_a_loss_that_is_no_number_stays_visible(tmp_path, caplog):
@@ -153,3 +172,76 @@ log.close()
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("step 1/1  loss 2.000  ppl 2.718")
     assert [e["step"] for e in read_metrics(tmp_path)] == [1]
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """Lets the log's writes fail while it is set, after half of what is to be written."""
+    full = threading.Event()
+
+    class File(io.FileIO):
+        def write(self, data):
+            if full.is_set():
+                super().write(data[: len(data) // 2])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    monkeypatch.setattr(pathlib.Path, "open", lambda path, mode, **options: File(path, mode[0]))
+    return full
+
+
+def test_a_full_disk_is_told_once_and_what_was_kept_is_written(tmp_path, full):
+    clock = Clock()
+    log, stream = make_log(tmp_path, clock, log_every=1)
+    log.train(1, step_metrics(loss=1.0))
+    full.set()
+    for step in (2, 3, 4):
+        clock.now += 60
+        log.train(step, step_metrics(loss=float(step)))
+        assert [e["step"] for e in read_metrics(tmp_path)] == [1]
+        assert scalars(read_events(tmp_path)).keys() == {(f"train/{k}", 1) for k in TAGS}
+    log.go_back(3, 5)
+    assert log.reached == 5
+    full.clear()
+    clock.now += 60
+    log.train(4, step_metrics(loss=40.0))
+    log.close()
+    assert [(e["step"], e["loss"]) for e in read_metrics(tmp_path)] == [(1, 1), (2, 2), (3, 3), (4, 40)]
+    losses = [(e.step, v.simple_value) for e in read_events(tmp_path) for v in e.summary.value[:1]]
+    assert losses == [(1, 1), (2, 2), (3, 3), (4, 4), (4, 40)]  # what is void stays; TensorBoard hides it
+    restarts = [e.step for e in read_events(tmp_path) if e.session_log.status == SessionLog.START]
+    assert restarts == [0, 4]
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    said = [line for line in stream.getvalue().splitlines() if not line.startswith("step ")]
+    files = f"{tmp_path}/metrics.jsonl and {events}"
+    assert said == [
+        f"warning: {files} cannot be written: No space left on device; training goes on, "
+        "and what belongs there is kept in memory until it can",
+        f"{files}: written again, with what was kept in memory",
+    ]
+
+
+def test_what_is_missing_in_the_end_is_counted(tmp_path, full):
+    log, stream = make_log(tmp_path, Clock(), log_every=1)
+    full.set()
+    log.train(1, step_metrics())
+    log.scores("dev", 1, {"nll": 1.0})
+    log.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert stream.getvalue().splitlines()[-2:] == [
+        f"warning: {tmp_path}/metrics.jsonl: 2 entries are missing",
+        f"warning: {events}: 2 entries are missing",
+    ]
+
+
+def test_the_file_of_events_is_the_last_one_whatever_the_clock_says(tmp_path, monkeypatch):
+    for step, now in enumerate((1.8e9, 1.8e9 + 0.2, 1.7e9, 0.0, 1.9e9)):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        log, _ = make_log(tmp_path, Clock(), resume_step=step, log_every=1)
+        log.train(step + 1, step_metrics(loss=float(step)))
+        log.close()
+    assert [path.name.split(".")[3] for path in sorted((tmp_path / "tensorboard").iterdir())] == [
+        f"1{n:09d}" for n in (800000000, 800000001, 800000002, 800000003, 900000000)
+    ]
+    losses = [(tag, step) for tag, step in scalars(read_events(tmp_path)) if tag == "train/loss"]
+    assert losses == [("train/loss", step) for step in range(1, 6)]
