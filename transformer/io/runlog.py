@@ -82,7 +82,7 @@ class RunLog:
             yield
 
     def go_back(self, step: int, reached: int) -> None:
-        """Takes out what was written about steps after `step`: the run, which was at `reached`, repeats it."""
+        """Takes out what was written about the steps after `step`, up to `reached`: they are done again."""
         self.reached = max(self.reached, reached)
         self._file.go_back(step)
         self._events.begin_at(step + 1 if step else 0)
