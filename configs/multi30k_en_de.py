@@ -9,7 +9,10 @@ Data: github.com/multi30k/dataset, the files of data/task1/raw as they are, put 
 (elsewhere: --config.data.root=DIR): {train,val,test_2016_flickr,test_2017_flickr,test_2017_mscoco}
 with the endings .en.gz and .de.gz; 29,000 pairs to train on, 1,014 for dev, 1,000 + 1,000 + 461 to test.
 
-Hardware, time, score: Not run here.
+Reached: 39.10, 30.59 and 26.41 BLEU, chrF 62.66, 58.09 and 52.78, detokenised and cased, each test set scored
+once, with beam 5, length penalty 1 and the last checkpoint settled beforehand. 63 min on 2 CPU cores shared
+with other work (0.43 s a step when quiet), jax 0.10.2.
+nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0
 """
 
 from ml_collections import ConfigDict

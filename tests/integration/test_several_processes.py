@@ -107,7 +107,7 @@ def children(process: subprocess.Popen) -> list[int]:
 def made(tmp_path_factory):
     """13 dev lines: two and four processes do not divide them."""
     folder = tmp_path_factory.mktemp("corpus")
-    run = {"eval_lines": 13, "replica_check_every": 5}
+    run = {"eval_lines": 13, "eval_every": 12, "replica_check_every": 5}
     longest = {"length_penalty": 4.0, "max_extra_length": 8}  # so that little learning gives some text
     settings = changed(write_corpus(folder), run=run, decode=longest)
     recipe = write_recipe(folder / "recipe.py", settings)
@@ -127,7 +127,7 @@ def test_the_run_of_one_process(made, two, tmp_path, count):
     workdir, said = two if count == 2 else (tmp_path, finish(launch(made.recipe, tmp_path, processes=4)))
     same_run(workdir, made.one)
     alone, together = lines_of(made.one, "dev"), lines_of(workdir, "dev")
-    assert list(alone) == list(together) == [7, 14, 21, 24]
+    assert list(alone) == list(together) == [12, 24]
     for step, scores in alone.items():
         assert together[step] == pytest.approx(scores, rel=1e-5)  # nll, and chrF of the 13 translations
     assert alone[LAST]["chrf"] > 1
@@ -158,7 +158,7 @@ def test_a_signal_to_one_stops_both_and_one_process_goes_on(made, tmp_path, numb
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("moment", "newest"), [("compiling", 0), ("evaluating", 7)])
+@pytest.mark.parametrize(("moment", "newest"), [("compiling", 0), ("evaluating", 12)])
 def test_a_signal_to_one_ends_both_at_once_where_nothing_is_unsaved(made, two, tmp_path, moment, newest):
     """While the first step or the first evaluation is compiled: that takes longer than the stop may."""
     own = write_recipe(tmp_path / "recipe.py", made.settings)  # nothing is compiled yet
@@ -241,7 +241,7 @@ def test_a_process_that_drifts_is_found(made, tmp_path, flipped, found):
         said = re.search(r"error: (.*) has other bits than on (.*), and nobody knows", finish(process, 5))
         assert re.fullmatch(rf"step {found}: process 1, device \d+: \S+", said[1])
         assert said[2] == "process 0, device 0"
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["7", "8"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["4", "8"]
 
 
 @pytest.mark.parametrize("path", ["8,2x2x2,2,1", pytest.param("1,2,1x8x1,8", marks=pytest.mark.slow)])
