@@ -175,6 +175,7 @@ class RunConfig:
     spike_factor: float = 0.0  # go back when the loss is above this many times its mean; 0: never
     max_rollbacks: int = 3  # returns to the last checkpoint before the run ends as diverged
     replica_check_every: int = 1000  # steps; devices' copies are compared, before saves too; 0: never
+    max_compilations: int = 32  # shapes of batches, each compiled once, before the run is stopped
     patience: int = 0  # evaluations without a better best_metric before stopping; 0: never stop
     init_seed: int = 0
     dropout_seed: int = 0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny_run import compiled_once, make_config, read_arrays, write_corpus
 
-from transformer.errors import DivergedError
+from transformer.errors import ConfigError, DivergedError
 from transformer.run import loop as loop_module
 from transformer.run.train import train
 
@@ -107,6 +107,15 @@ def test_steps_that_a_killed_process_did_in_vain_are_lost_time(settings, tmp_pat
     assert "continuing after step 4" in said
     assert lost(said) > 0
     assert "training" not in said.partition("goodput of ")[2]  # steps 5 to 8 were done again, and no other
+
+
+def test_too_many_shapes_are_not_compiled(settings, tmp_path, capfd):
+    data = {"packing": False, "buckets": (8, 16, 24, 32)}
+    train(make_config(settings, data=data, run={"num_steps": 16, "max_compilations": 4}), str(tmp_path / "a"))
+    assert capfd.readouterr().err.count("compiling") == 4
+    config = make_config(settings, data=data, run={"num_steps": 16, "max_compilations": 2})
+    with pytest.raises(ConfigError, match=r"is one shape more than the 2 of .*; name fewer lengths in"):
+        train(config, str(tmp_path / "b"))
 
 
 def test_where_the_time_went(settings, tmp_path, capfd):

@@ -15,7 +15,7 @@ from transformer.config import Config
 from transformer.data.batch import pad_rows
 from transformer.data.pipeline import TrainingBatch, training_batches
 from transformer.data.subwords import SubwordDropout
-from transformer.errors import DataError, DivergedError
+from transformer.errors import ConfigError, DataError, DivergedError
 from transformer.io.checkpoint import Checkpoints, is_better
 from transformer.io.checkpoint_folder import check_space
 from transformer.io.devices import make_votes, row_shards, to_devices
@@ -97,7 +97,7 @@ class Run:
         self.dropout_key = jax.random.key(run.dropout_seed)
         self.health.rollbacks = self.position.rollbacks
         self.pending: _Pending | None = None
-        self.compiled = False
+        self.shapes: set[tuple[int, ...]] = set()  # of batches, compiled so far
         self.agreed_to_stop = False
         if jax.process_index() == 0:
             self.log = RunLog(workdir.root, run.num_steps, self.position.step, run.log_every, goodput)
@@ -146,11 +146,11 @@ class Run:
         """Does one step, and what is due after it."""
         found, data_wait = self._next_batch()
         votes_N = make_votes(bool(self.stop.signal), self.mesh)
-        with contextlib.nullcontext() if self.compiled else self._compiling():
+        new_shape = found.batch.tgt_BT.shape not in self.shapes
+        with self._compiling(found.batch.tgt_BT.shape) if new_shape else contextlib.nullcontext():
             self.state, metrics = self.train_step(self.state, found.batch, self.dropout_key, votes_N)
-            if not self.compiled:
+            if new_shape:
                 jax.block_until_ready(metrics)
-                self.compiled = True
         if not self._settle():
             return  # this step began from what has just been given up
         self.position.step += 1
@@ -161,8 +161,17 @@ class Run:
             self._judge()
 
     @contextlib.contextmanager
-    def _compiling(self) -> Iterator[None]:
-        with self.log.busy("compiling"), self.stop.at_once():  # nothing has been done that is not saved
+    def _compiling(self, shape: tuple[int, ...]) -> Iterator[None]:
+        first = not self.shapes
+        self.shapes.add(shape)
+        if len(self.shapes) > (most := self.config.run.max_compilations):
+            raise ConfigError(
+                f"step {self.position.step + 1:,}: a batch of {shape[0]} x {shape[1]} positions is one "
+                f"shape more than the {most} of config.run.max_compilations, and each is compiled; name "
+                "fewer lengths in config.data.buckets, set config.data.packing=true, or raise the limit"
+            )
+        # At the first step nothing has been done that is not saved.
+        with self.log.busy("compiling"), self.stop.at_once() if first else contextlib.nullcontext():
             yield
 
     def _next_batch(self) -> tuple[TrainingBatch, float]:
