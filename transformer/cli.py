@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from transformer import __version__
+from transformer.benchmark.verb import add_benchmark
 from transformer.doctor.verb import add_doctor
 from transformer.errors import UserError, did_you_mean
 from transformer.io.compilation_cache import tell_cache_failures_once
@@ -21,7 +22,7 @@ _EPILOG = """exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint,
 6 another process lost, 75 stopped by SIGTERM and saved, 130 stopped
 by Ctrl-C and saved"""
 
-_WITH_OVERRIDES = ("train", "doctor")  # verbs that take --config.SECTION.KEY=VALUE
+_WITH_OVERRIDES = ("train", "doctor", "benchmark")  # verbs that take --config.SECTION.KEY=VALUE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(verbs)
     add_launch(verbs)
     add_doctor(verbs)
+    add_benchmark(verbs)
     _add_translate(verbs)
     _add_score(verbs)
     _add_evaluate(verbs)

@@ -24,6 +24,7 @@ FLOORS = {
     **dict.fromkeys(ROOMS, 1),
     **dict.fromkeys(TRADES, 2),
     "run": 3,
+    "benchmark": 4,
     "doctor": 4,
     "cli": 5,
 }
