@@ -19,12 +19,17 @@ _CHUNK = 1 << 20  # bytes; large enough that the interpreter is seldom asked for
 
 
 def write_digests(folder: Path) -> None:
-    """Records the SHA-256 of every file under `folder`, each forced to the disk first."""
+    """Forces every file under `folder` to the disk, and then records the SHA-256 of each.
+
+    They are computed while the disk works.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / _NAME)
     names = [path.relative_to(folder).as_posix() for path in files]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(_sync, files))
-        _write(folder, dict(zip(names, pool.map(_digest, files), strict=True)))
+    with ThreadPoolExecutor(_THREADS) as disk, ThreadPoolExecutor(_THREADS) as processor:
+        synced = disk.map(_sync, files)
+        digests = dict(zip(names, processor.map(_digest, files), strict=True))
+        list(synced)
+    _write(folder, digests)
 
 
 def add_digest(folder: Path, name: str) -> None:
