@@ -1,6 +1,6 @@
 """From our files to those that the peers read, and back: run by `compare.py` with the project's own Python.
 
-bridge.py pairs --recipe FILE --data DIR --work DIR --output FILE.npz    encoded training pairs, sizes
+bridge.py pairs --recipe FILE --data DIR --scratch DIR --output FILE.npz    encoded training pairs, sizes
 bridge.py weights --model DIR --output FILE.npz                          a run's weights by Marian's names
 bridge.py text --model DIR [--lines N] --output FOLDER    its test set: source.txt, reference.txt, source.npz
 bridge.py score --model DIR --reference FILE --json FILE     puts BLEU in the place of a peer's outputs
@@ -56,7 +56,7 @@ def sizes(config: Config, vocab: int) -> str:
 def write_pairs(args: argparse.Namespace) -> None:
     """Prepares the recipe's training data as a run does, and writes its pairs with the model's sizes."""
     config = load_config(args.recipe, [f"--config.data.root={args.data}"])
-    data = prepare_data(config, Workdir(args.work), lambda line: print(line, file=sys.stderr))
+    data = prepare_data(config, Workdir(args.scratch), lambda line: print(line, file=sys.stderr))
     vocab = data.tokenizer.target_vocab
     ids = (side for corpus in data.train for pair in corpus for side in pair)
     save_sentences(args.output, ids, sizes=np.array(sizes(config, vocab)))
@@ -165,7 +165,7 @@ def main() -> int:
     )
     verbs = parser.add_subparsers(required=True)
     takes = {
-        write_pairs: ("pairs", "recipe", "data", "work", "output"),
+        write_pairs: ("pairs", "recipe", "data", "scratch", "output"),
         write_weights: ("weights", "model", "output"),
         write_text: ("text", "model", "output"),
         add_score: ("score", "model", "reference", "json"),

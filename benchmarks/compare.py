@@ -134,11 +134,11 @@ def show(title: str, around: dict[str, Any], results: dict[str, list[Result]], c
 
 def compare_train(args: argparse.Namespace) -> dict[str, Any]:
     """Prepares pairs once, runs the rounds, prints the table; returns everything for JSON."""
-    work = Path(args.work) / args.size
+    scratch = Path(args.scratch) / args.size
     recipe = HERE / "recipes" / f"{args.size}.py"
-    bridge("pairs", recipe=recipe, data=args.data, work=work, output=work / "pairs.npz")
+    bridge("pairs", recipe=recipe, data=args.data, scratch=scratch, output=scratch / "pairs.npz")
     around = heading(args.rounds)
-    contenders = choose(train_contenders(args.size, args.data, work, args.steps, args.warmup), args.only)
+    contenders = choose(train_contenders(args.size, args.data, scratch, args.steps, args.warmup), args.only)
     results = run_rounds(contenders, args.rounds)
     show(f"training, {args.size}, {args.steps} steps a round", around, results, _TRAIN)
     return {"what": f"train {args.size}", **around, "results": results}
@@ -146,23 +146,23 @@ def compare_train(args: argparse.Namespace) -> dict[str, Any]:
 
 def compare_decode(args: argparse.Namespace) -> dict[str, Any]:
     """Writes weights and text once, runs the rounds of each beam, prints tables; returns all for JSON."""
-    work = Path(args.work) / "decode"
-    work.mkdir(parents=True, exist_ok=True)
+    scratch = Path(args.scratch) / "decode"
+    scratch.mkdir(parents=True, exist_ok=True)
     model = dict(model=args.model, checkpoint=args.checkpoint)
-    bridge("text", **model, output=work, lines=args.lines)
-    bridge("weights", **model, output=work / "weights.npz")
+    bridge("text", **model, output=scratch, lines=args.lines)
+    bridge("weights", **model, output=scratch / "weights.npz")
     python = PEERS / ".venv-ctranslate2" / "bin" / "python"
     for kind in ("float32", "int8") if python.exists() else ():
-        convert = [python, PEERS / "convert_ctranslate2.py", "--weights", work / "weights.npz"]
-        subprocess.run([*convert, "--compute_type", kind, "--output", work / kind], check=True)
+        convert = [python, PEERS / "convert_ctranslate2.py", "--weights", scratch / "weights.npz"]
+        subprocess.run([*convert, "--compute_type", kind, "--output", scratch / kind], check=True)
 
     def finish(contender: Contender, file: Path) -> None:
         if contender.needs is not None:
-            bridge("score", model=args.model, reference=work / "reference.txt", json=file)
+            bridge("score", model=args.model, reference=scratch / "reference.txt", json=file)
 
     found: dict[str, Any] = {"what": "decode", **heading(args.rounds)}
     for beam in map(int, args.beam_sizes.split(",")):
-        all_of_them = decode_contenders(args.model, args.checkpoint, work, beam, args.batch_size)
+        all_of_them = decode_contenders(args.model, args.checkpoint, scratch, beam, args.batch_size)
         results = run_rounds(choose(all_of_them, args.only), args.rounds, finish)
         show(f"decoding, beam {beam}, batches of {args.batch_size}", found, results, _DECODE)
         found[f"beam {beam}"] = results
@@ -217,7 +217,7 @@ def main() -> None:
     for p in (train, decode):
         p.add_argument("--rounds", type=int, default=3, help="times that all take their turn (3)")
         p.add_argument("--only", metavar="NAME;NAME", help="these contenders alone")
-        p.add_argument("--work", default=str(HERE / "work"), help="folder for what all of them read")
+        p.add_argument("--scratch", default=str(HERE / "scratch"), help="folder for what all of them read")
         p.add_argument("--json", metavar="FILE", help="write every figure of every round there")
     args = parser.parse_args()
     found = args.run(args)

@@ -45,14 +45,14 @@ class Contender(NamedTuple):
         return f"{self.name}: skipped: not installed; make -C benchmarks/peers {self.needs[1]}"
 
 
-def train_contenders(size: str, data: str, work: Path, steps: int, warmup: int) -> list[Contender]:
-    """Returns who trains on `work/pairs.npz`, stock and with the tuned allocator, in the order of a round."""
-    sizes = _sizes(work / "pairs.npz")
+def train_contenders(size: str, data: str, scratch: Path, steps: int, warmup: int) -> list[Contender]:
+    """Returns who trains on `scratch/pairs.npz`, stock and with the tuned allocator, in the order of a round."""
+    sizes = _sizes(scratch / "pairs.npz")
     length = ["--steps", str(steps), "--warmup", str(warmup)]
-    recipe = ["--config", HERE / "recipes" / f"{size}.py", f"--config.data.root={data}", "--workdir", work]
+    recipe = ["--config", HERE / "recipes" / f"{size}.py", f"--config.data.root={data}", "--workdir", scratch]
     ours = [sys.executable, "-m", "transformer", "benchmark", "train", *recipe, *length]
     python = _python("torch")
-    torch = [python, PEERS / "train_marian.py", "--pairs", work / "pairs.npz", "--sizes", sizes, *length]
+    torch = [python, PEERS / "train_marian.py", "--pairs", scratch / "pairs.npz", "--sizes", sizes, *length]
     stock = [
         Contender("ours", ours, _read_ours),
         Contender("torch", torch, dict, needs=(python, "torch")),
@@ -61,18 +61,18 @@ def train_contenders(size: str, data: str, work: Path, steps: int, warmup: int) 
     return [*stock, *with_mkl(stock), *tuned(stock), *tuned(with_mkl(stock))]
 
 
-def decode_contenders(model: str, checkpoint: str, work: Path, beam: int, batch: int) -> list[Contender]:
-    """Returns who translates `work/source.txt` with the run's weights, in the order of a round."""
+def decode_contenders(model: str, checkpoint: str, scratch: Path, beam: int, batch: int) -> list[Contender]:
+    """Returns who translates `scratch/source.txt` with the run's weights, in the order of a round."""
     search = load(Path(model) / "config.json")["decode"]
     asked: list[str | Path] = ["--beam_size", str(beam), "--batch_size", str(batch)]
     asked += ["--length_penalty", str(search["length_penalty"])]
-    asked += ["--max_extra_length", str(search["max_extra_length"]), "--sentences", work / "source.npz"]
-    text = ["--source", work / "source.txt", "--reference", work / "reference.txt"]
+    asked += ["--max_extra_length", str(search["max_extra_length"]), "--sentences", scratch / "source.npz"]
+    text = ["--source", scratch / "source.txt", "--reference", scratch / "reference.txt"]
     ours = [sys.executable, "-m", "transformer", "benchmark", "decode", "--model", model, *text]
     ours += ["--checkpoint", checkpoint, "--repeats", "1"]
     ours += ["--beam_sizes", str(beam), "--batch_sizes", str(batch)]
     python, other = _python("torch"), _python("ctranslate2")
-    marian = [python, PEERS / "decode_marian.py", "--weights", work / "weights.npz", *asked]
+    marian = [python, PEERS / "decode_marian.py", "--weights", scratch / "weights.npz", *asked]
     found = [
         Contender("ours", ours, _read_our_decoding),
         Contender("generate()", marian, _rates, needs=(python, "torch")),
@@ -80,7 +80,14 @@ def decode_contenders(model: str, checkpoint: str, work: Path, beam: int, batch:
     cores = len(os.sched_getaffinity(0))
     for kind in ("float32", "int8"):
         for inter, intra in dict.fromkeys([(1, cores), (cores, 1)]):
-            command = [other, PEERS / "decode_ctranslate2.py", "--model", work / kind, "--compute_type", kind]
+            command = [
+                other,
+                PEERS / "decode_ctranslate2.py",
+                "--model",
+                scratch / kind,
+                "--compute_type",
+                kind,
+            ]
             command += ["--inter_threads", str(inter), "--intra_threads", str(intra), *asked]
             name = f"ctranslate2 {kind} {inter} x {intra}"
             found.append(Contender(name, command, _rates, needs=(other, "ctranslate2")))

@@ -14,7 +14,7 @@ for program in slurmctld slurmd munged; do
 done
 [ "$(id -u)" = 0 ] || { echo "must be run as root" >&2; exit 2; }
 
-home=$(mktemp -d /tmp/one-node-slurm.XXXXXX)
+home=$(mktemp -d -t one-node-slurm.XXXXXX)
 host=$(hostname -s)
 tasks=${SLURM_TASKS_AT_ONCE:-8}
 mkdir "$home/state" "$home/spool"
