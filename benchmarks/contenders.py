@@ -46,7 +46,7 @@ class Contender(NamedTuple):
 
 
 def train_contenders(size: str, data: str, scratch: Path, steps: int, warmup: int) -> list[Contender]:
-    """Returns who trains on `scratch/pairs.npz`, stock and with the tuned allocator, in the order of a round."""
+    """Returns who trains on `scratch/pairs.npz`, stock and tuned, in the order of a round."""
     sizes = _sizes(scratch / "pairs.npz")
     length = ["--steps", str(steps), "--warmup", str(warmup)]
     recipe = ["--config", HERE / "recipes" / f"{size}.py", f"--config.data.root={data}", "--workdir", scratch]
