@@ -11,24 +11,18 @@ import jax.numpy as jnp
 # NVIDIA: the products' datasheets, where they state twice as much "with sparsity" half of that.
 # Google: the "peak compute per chip (bf16)" of Cloud TPU's pages on system architecture.
 DATASHEET = (
-    ("NVIDIA B200", 2250e12),
-    ("NVIDIA GH200", 989.4e12),
-    ("NVIDIA H200 NVL", 835.5e12),
+    ("NVIDIA H200 NVL", None),
     ("NVIDIA H200", 989.4e12),
     ("NVIDIA H100 NVL", 835.5e12),
     ("NVIDIA H100 PCIe", 756.5e12),
     ("NVIDIA H100 80GB HBM3", 989.4e12),
     ("NVIDIA A100", 312e12),
-    ("NVIDIA L40S", 362.05e12),
-    ("NVIDIA L4", 121e12),
     ("TPU v4 lite", None),
     ("TPU v4", 275e12),
     ("TPU v5 lite", 197e12),
     ("TPU v5e", 197e12),
     ("TPU v5p", 459e12),
     ("TPU v5", 459e12),
-    ("TPU v6 lite", 918e12),
-    ("TPU v6e", 918e12),
 )
 
 # Rows, depth and columns of the products that are tried; each more than fills the device.
@@ -52,7 +46,7 @@ class GemmPeak(NamedTuple):
 
 def datasheet_peak(kind: str) -> float | None:
     """Returns the dense bf16 FLOP/s that a device's maker states, None if it is not in the table."""
-    # "NVIDIA L4" begins "NVIDIA L40" too, which is another device.
+    # "NVIDIA A100X" is another device than "NVIDIA A100".
     return next(
         (f for name, f in DATASHEET if kind == name or kind.startswith((f"{name} ", f"{name}-"))), None
     )
