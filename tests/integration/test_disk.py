@@ -9,6 +9,7 @@ import subprocess
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_disk import fill, small_disk
 from tiny_run import compiled_once, make_config, read_arrays, write_corpus
 
 from transformer.config import RunConfig
@@ -24,28 +25,17 @@ MEGABYTE = 1_000_000
 
 @pytest.fixture
 def disk(tmp_path):
-    """A real disk of four megabytes."""
-    if os.geteuid() or not shutil.which("mount"):
-        pytest.skip("only root can mount a disk")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "test", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no disk can be mounted here: {mounted.stderr.decode()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    with small_disk(tmp_path, megabytes=4) as folder:
+        yield folder
 
 
 @contextlib.contextmanager
 def filled(disk):
-    """Leaves next to no room on a disk."""
-    with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(1000))
+    ballast = fill(disk)
     try:
         yield
     finally:
-        (disk / "ballast").unlink()
+        ballast.unlink()
 
 
 @contextlib.contextmanager

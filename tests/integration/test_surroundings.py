@@ -1,6 +1,5 @@
 """What surrounds a run fails: disk of the log, screen, compilation cache, clock, encoded data."""
 
-import contextlib
 import itertools
 import json
 import os
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from small_disk import fill, small_disk
 from tiny_run import ROOT, compiled_once, environment, make_config, read_arrays, write_corpus, write_recipe
 
 from transformer.errors import DataError
@@ -66,22 +66,8 @@ def after(monkeypatch):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A real disk of one megabyte."""
-    if os.geteuid() or not shutil.which("mount"):
-        pytest.skip("only root can mount a disk")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "test", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no disk can be mounted here: {mounted.stderr.decode()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(disk):
-    with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(100))
+    with small_disk(tmp_path, megabytes=1) as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("freed", [True, pytest.param(False, marks=pytest.mark.slow)])
@@ -168,25 +154,6 @@ def spoil(cache, how):
     return bool(entries)
 
 
-@contextlib.contextmanager
-def cache_in(folder):
-    values = {
-        "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {key: jax.config.values[key] for key in values}
-    compilation_cache.reset_cache()
-    try:
-        for key, value in values.items():
-            jax.config.update(key, value)
-        yield
-    finally:
-        for key, value in before.items():
-            jax.config.update(key, value)
-        compilation_cache.reset_cache()
-
-
 def compute():
     """Compiles several programs."""
     jax.clear_caches()
@@ -196,24 +163,26 @@ def compute():
 @pytest.mark.parametrize("how", ["garbage", "a file", "full"])
 def test_a_useless_compilation_cache_is_one_line(request, tmp_path, capfd, how):
     expected = compute()
-    folder = request.getfixturevalue("disk") if how == "full" else tmp_path / "cache"
+    folder = request.getfixturevalue("disk") if how == "full" else tmp_path
+    cache = folder / "compiled"
     if how == "full":
+        cache.mkdir()
         fill(folder)
-    with cache_in(folder), warnings.catch_warnings():
+    with compiled_once(folder), warnings.catch_warnings():
         warnings.simplefilter("default")
         others: list[str] = []
         warnings.showwarning = lambda message, *args: others.append(str(message))
         tell_cache_failures_once()
         if how != "full":
             compute()
-            assert spoil(folder, how)
+            assert spoil(cache, how)
             compilation_cache.reset_cache()
         capfd.readouterr()
         assert compute() == expected
         (line,) = capfd.readouterr().err.splitlines()
         warnings.warn("another", stacklevel=1)
         assert others == ["another"] and not capfd.readouterr().err
-    assert line.startswith(f"warning: compilation cache {folder}: ")
+    assert line.startswith(f"warning: compilation cache {cache}: ")
     assert {
         "garbage": "an entry cannot be read (error: Error ",
         "a file": "an entry cannot be read (FileExistsError: ",

@@ -92,6 +92,7 @@ def environment(recipe: Path) -> dict[str, str]:
 def compiled_once(folder: Path) -> Iterator[None]:
     """Shares what is compiled between runs of this process and those started from a recipe in `folder`."""
     before = {key: getattr(jax.config, key) for key in _cache(folder)}
+    compilation_cache.reset_cache()  # it is opened once, with the folder of that moment
     try:
         for key, value in _cache(folder).items():
             jax.config.update(key, value)
