@@ -193,6 +193,11 @@ class Config:
     mesh: MeshConfig = MeshConfig()
     run: RunConfig = RunConfig()
 
+    @property
+    def row_length(self) -> int:
+        """Positions of a packed row, source and target each."""
+        return self.data.row_length or self.model.max_length
+
 
 def default_config() -> ConfigDict:
     """Returns the defaults as a ConfigDict in which the preset's sizes are still open (None)."""

@@ -66,6 +66,7 @@ def test_a_run_goes_back_and_past_the_batches(settings, tmp_path, spoil, capfd):
     )
     assert lost(said) > 0
     assert [line["step"] for line in entries(tmp_path, "train")] == list(range(1, 17))
+    assert [f"skipped ({n} since the start)" in said for n in (1, 2, 3, 4)] == [True, True, True, False]
     skipped = entries(tmp_path, "skipped")
     assert [line["step"] for line in skipped] == [10, 11, 12]
     corpus, number = skipped[0]["pairs"][0].rsplit(" ", 1)

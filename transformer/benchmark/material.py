@@ -9,7 +9,7 @@ import numpy as np
 
 from transformer.config import Config
 from transformer.data.encoded import EncodedCorpus
-from transformer.data.subwords import SubwordDropout
+from transformer.data.subwords import augmentation
 from transformer.data.tokenizer import EOS_ID
 from transformer.errors import ConfigError
 from transformer.io.lock import locked
@@ -128,8 +128,6 @@ def real_material(config: Config, root: str | None, note: Callable[[str], None])
         folder = Path(root or scratch)
         with locked(folder, note):
             data = prepare_data(config, Workdir(folder), note)
-    tokenizer, rate = data.tokenizer, config.data.subword_dropout
-    row_length = config.data.row_length or config.model.max_length
-    augment = SubwordDropout(tokenizer, rate, row_length) if rate else None
+    tokenizer, augment = data.tokenizer, augmentation(config, data.tokenizer)
     origin = "real, " + ", ".join(name.removeprefix("train ") for name in data.counts if "train " in name)
     return Material(tokenizer.source_vocab, tokenizer.target_vocab, data.train, data.weights, augment, origin)

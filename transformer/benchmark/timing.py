@@ -76,10 +76,8 @@ class Stepper:
         self.config, self.mesh = config, mesh
         self.model = Transformer(config.model, material.source_vocab, material.target_vocab)
         tx = make_optimizer(config.model, config.optim, config.run.num_steps)
-        row_length = config.data.row_length or config.model.max_length
-        self._batches = iter(
-            training_batches(material.corpora, material.weights, config.data, row_length, material.augment)
-        )
+        corpora, weights, augment = material.corpora, material.weights, material.augment
+        self._batches = iter(training_batches(corpora, weights, config.data, config.row_length, augment))
         self._state = init_state(self.model, tx, config, mesh)
         self._train_step: Any = jit_steps(self.model, tx, config, mesh, self._state)[0]
         self._key = jax.random.key(config.run.dropout_seed)

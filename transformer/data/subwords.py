@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from transformer.config import Config
 from transformer.data.tokenizer import Tokenizer
 
 
@@ -79,3 +80,9 @@ class SubwordDropout:
             side: split_pieces(pair[side], table, self._rate, rng, self._longest)
             for side, table in self._tables.items()
         }
+
+
+def augmentation(config: Config, tokenizer: Tokenizer) -> SubwordDropout | None:
+    """Returns what changes the training pairs of a run; None if nothing does."""
+    rate = config.data.subword_dropout
+    return SubwordDropout(tokenizer, rate, config.row_length) if rate else None

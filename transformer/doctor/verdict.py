@@ -12,7 +12,7 @@ from jax.sharding import SingleDeviceSharding
 
 from transformer.config import MeshConfig
 from transformer.data.pipeline import TrainingBatch, training_batches
-from transformer.data.subwords import SubwordDropout
+from transformer.data.subwords import augmentation
 from transformer.doctor.compare import (
     Difference,
     Tolerance,
@@ -125,9 +125,8 @@ def _read_batches(
 ) -> list[TrainingBatch]:
     """Returns the batches that training reads next from a state of the data; None: from the beginning."""
     config = trial.config()
-    row_length, rate = config.data.row_length or config.model.max_length, config.data.subword_dropout
-    augment = SubwordDropout(data.tokenizer, rate, row_length) if rate else None
-    batches = iter(training_batches(data.train, data.weights, config.data, row_length, augment))
+    augment = augmentation(config, data.tokenizer)
+    batches = iter(training_batches(data.train, data.weights, config.data, config.row_length, augment))
     try:
         if state is not None:
             batches.set_state(state)

@@ -27,9 +27,8 @@ def evaluate_dev(
     """
     scores: dict[str, float] = {}
     sums = {"nll": 0.0, "correct": 0.0, "target_tokens": 0.0}
-    row_length = config.data.row_length or config.model.max_length
     for corpus in data.dev:
-        for batch in evaluation_batches(corpus, config.data, row_length):
+        for batch in evaluation_batches(corpus, config.data, config.row_length):
             found = eval_step(params, to_devices(pad_rows(batch, row_shards(mesh)), mesh))
             sums = {name: sums[name] + float(found[name]) for name in sums}
     if sums["target_tokens"]:

@@ -53,7 +53,7 @@ def dry_run(config: Config, root: str | None) -> None:
         f"\ntraining FLOPs per target token: {flops_per_token(model, *mean):,.0f} "
         f"(mean lengths {mean[0]:.1f} and {mean[1]:.1f} tokens)"
     )
-    row_length = config.data.row_length or config.model.max_length
+    row_length = config.row_length
     rows = rows_of_a_step(config, mesh, row_length)
     found: list[Collective] = []
     if mesh.size > 1:

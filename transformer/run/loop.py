@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from transformer.config import Config
 from transformer.data.batch import pad_rows
 from transformer.data.pipeline import TrainingBatch, training_batches
-from transformer.data.subwords import SubwordDropout
+from transformer.data.subwords import augmentation
 from transformer.errors import ConfigError, DataError, DivergedError
 from transformer.io.checkpoint import Checkpoints, is_better
 from transformer.io.checkpoint_folder import check_space
@@ -86,9 +86,10 @@ class Run:
         self.tx = make_optimizer(config.model, config.optim, run.num_steps)
         self.checkpoints = Checkpoints(workdir.checkpoints, run, note)
         self.health = Health(run)
-        row_length, rate = config.data.row_length or config.model.max_length, config.data.subword_dropout
-        augment = SubwordDropout(tokenizer, rate, row_length) if rate else None
-        self.batches = iter(training_batches(data.train, data.weights, config.data, row_length, augment))
+        augment = augmentation(config, tokenizer)
+        self.batches = iter(
+            training_batches(data.train, data.weights, config.data, config.row_length, augment)
+        )
         self.state, self.position = self._restored_or_new()
         if self.position.data is not None:
             self.batches.set_state(self.position.data)
@@ -202,10 +203,11 @@ class Run:
         values = {name: x.item() for name, x in jax.device_get(pending.metrics).items()}
         self.agreed_to_stop |= bool(values.pop("votes", 0))
         skipped = bool(values["skipped"])
+        why = self.health.observe(values["loss"], skipped)
         if skipped:
             self._tell_skipped(pending, values)
         self.log.train(pending.step, {**values, "data_wait": pending.data_wait})
-        if why := self.health.observe(values["loss"], skipped):
+        if why:
             self._go_back(why)
             return False
         return True
@@ -216,7 +218,8 @@ class Run:
         self.log.record("skipped", pending.step, {"pairs": pairs, **values})
         self.log.note(
             f"step {pending.step:,}: loss {values['loss']}, gradient norm {values['gradient_norm']}: update "
-            f"skipped; its {len(pairs):,} pairs are listed in metrics.jsonl, the first is {pairs[0]}"
+            f"skipped ({self.health.skipped:,} since the start); its {len(pairs):,} pairs are listed in "
+            f"metrics.jsonl, the first is {pairs[0]}"
         )
 
     def _is_finite(self) -> bool:
