@@ -4,7 +4,6 @@ import argparse
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from transformer.benchmark import report
-from transformer.benchmark.train import parse_mesh
 from transformer.errors import CheckpointError, ConfigError, DataError, UserError
+from transformer.io.devices import parse_mesh, simulated
 
 _KINDS = {kind.exit_code: kind for kind in (ConfigError, DataError, CheckpointError)}
 _ERROR = "transformer: error: "
@@ -105,19 +104,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
 
 
-def environment(mesh: str) -> dict[str, str]:
-    """Returns this process's environment, with as many simulated devices on the CPU as the mesh has.
-
-    A machine with accelerators is not touched by that.
-    """
-    wanted = math.prod(parse_mesh(mesh) or ())
-    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
-    flags = f"{flags} --xla_force_host_platform_device_count={wanted}".strip()
-    return {**os.environ, "XLA_FLAGS": flags}
-
-
 def _measure(words: Sequence[str], mesh: str) -> None:
-    """Runs `benchmark train` and passes on what it says.
+    """Runs `benchmark train` and passes on what it says; on CPU there are as many devices as the mesh has.
 
     Raises:
       UserError: with its error's line and kind.
@@ -125,8 +113,14 @@ def _measure(words: Sequence[str], mesh: str) -> None:
     command = [sys.executable, "-m", "transformer", "benchmark", "train", *words]
     error: list[str] = []
     pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
+    environment = simulated(math.prod(parse_mesh(mesh) or ()), os.environ)
     with subprocess.Popen(
-        command, env=environment(mesh), stdout=quiet, stderr=pipe, text=True, errors="replace"
+        command,
+        env=environment,
+        stdout=quiet,
+        stderr=pipe,
+        text=True,
+        errors="replace",
     ) as child:
         try:
             for line in child.stderr or ():

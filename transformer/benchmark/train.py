@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import math
 import os
-import re
 import time
 
 import jax
@@ -19,7 +18,7 @@ from transformer.benchmark.resources import counted_compilations, peak_memory
 from transformer.benchmark.timing import Stepper, run_window
 from transformer.config import Config
 from transformer.errors import ConfigError
-from transformer.io.devices import check_sizes, make_mesh
+from transformer.io.devices import check_sizes, make_mesh, mesh_overrides, parse_mesh
 from transformer.io.progress import Progress
 from transformer.recipes import load_config
 
@@ -64,22 +63,8 @@ def overrides(args: argparse.Namespace) -> list[str]:
     if args.vocab_size is not None:
         changes.append(f"--config.tokenizer.vocab_size={args.vocab_size}")
     if sizes := parse_mesh(args.mesh):
-        changes += [f"--config.mesh.{axis}={size}" for axis, size in zip(MESH_AXES, sizes, strict=True)]
+        changes += mesh_overrides(sizes)
     return [*changes, *args.overrides]
-
-
-def parse_mesh(text: str | None) -> tuple[int, int, int] | None:
-    """Returns the sizes in ``DATAxFSDPxTENSOR``.
-
-    Raises:
-      ConfigError: if it is something else.
-    """
-    if text is None:
-        return None
-    if not (found := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)):
-        raise ConfigError(f"--mesh {text}: must be DATAxFSDPxTENSOR, for example 2x1x1")
-    data, fsdp, tensor = map(int, found.groups())
-    return data, fsdp, tensor
 
 
 def choose_mesh(text: str | None, config: Config) -> Mesh:

@@ -40,9 +40,10 @@ def check_config(config: Config, root: str | None) -> Iterator[Finding]:
     """
     yield from check_data(config.data)
     workdir = Workdir(root or ".")
-    items = saved_items(config, *vocabularies(config, workdir))
+    pieces = vocabularies(config, workdir)
+    items = saved_items(config, *pieces)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(items))
-    parameters = count_parameters(_model(config, *vocabularies(config, workdir)))["total"]
+    parameters = count_parameters(_model(config, *pieces))["total"]
     yield Finding("ok", "model", f"{parameters:,} parameters; a checkpoint has {bytes_text(size)}")
     yield from check_disk(workdir, size, config.run.keep_latest + config.run.keep_best)
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from transformer.doctor.findings import Finding
-from transformer.doctor.trial import Trial, environment_for, parse_mesh, train_both, training_environment
+from transformer.doctor.trial import Trial, environment_for, train_both, training_environment
 from transformer.errors import ConfigError
+from transformer.io.devices import parse_mesh
 
 
 def resume(

@@ -7,7 +7,6 @@ stopped/    K steps, SIGTERM, and the rest in another process, on another mesh i
 import contextlib
 import dataclasses
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from transformer.doctor.children import cause, find_devices
 from transformer.doctor.host import Devices
 from transformer.errors import CheckpointError, ConfigError, DataError, DivergedError, Preempted, UserError
 from transformer.io.checkpoint_folder import complete_steps, remove
+from transformer.io.devices import mesh_overrides, simulated
 from transformer.io.metrics_file import NAME, read_metrics
 from transformer.io.progress import Progress, duration
 from transformer.recipes import load_config
@@ -75,26 +75,11 @@ class Trial:
 
     def mesh_settings(self) -> list[str]:
         """Returns the overrides of the run that continues."""
-        axes = zip(("data", "fsdp", "tensor"), self.mesh or (), strict=False)
-        return [f"--config.mesh.{axis}={size}" for axis, size in axes]
+        return mesh_overrides(self.mesh) if self.mesh else []
 
     def config(self) -> Config:
         """Returns the configuration of both runs, checked."""
         return load_config(self.recipe, self.settings())
-
-
-def parse_mesh(text: str | None) -> tuple[int, int, int] | None:
-    """Returns the sizes in ``DATAxFSDPxTENSOR``.
-
-    Raises:
-      ConfigError: if it is something else.
-    """
-    if text is None:
-        return None
-    if not (found := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)):
-        raise ConfigError(f"--mesh {text}: must be DATAxFSDPxTENSOR, for example 2x1x1")
-    data, fsdp, tensor = map(int, found.groups())
-    return data, fsdp, tensor
 
 
 def training_environment(folder: Path) -> dict[str, str]:
@@ -117,8 +102,7 @@ def environment_for(mesh: tuple[int, int, int], environment: Mapping[str, str]) 
     found = find_devices(environment)
     changed = dict(environment)
     if found.platform == "cpu":
-        flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment.get("XLA_FLAGS", ""))
-        changed["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={wanted}".strip()
+        changed = simulated(wanted, environment)
     elif found.platform == "gpu" and wanted < found.count:
         visible = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(found.count)))
         changed["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[:wanted])

@@ -1,6 +1,7 @@
 """The devices of a run as a mesh, and the way of a batch onto them."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -34,6 +35,32 @@ def make_mesh(config: MeshConfig) -> Mesh:
             f"the {available} devices; choose sizes that multiply to {available}, one may be -1"
         )
     return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def parse_mesh(text: str | None) -> tuple[int, int, int] | None:
+    """Returns the sizes in ``DATAxFSDPxTENSOR``, as --mesh takes them; None for None.
+
+    Raises:
+      ConfigError: if it is something else.
+    """
+    if text is None:
+        return None
+    if not (found := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)):
+        raise ConfigError(f"--mesh {text}: must be DATAxFSDPxTENSOR, for example 2x1x1")
+    data, fsdp, tensor = map(int, found.groups())
+    return data, fsdp, tensor
+
+
+def mesh_overrides(sizes: tuple[int, int, int]) -> list[str]:
+    """Returns the words of a command line that ask for such a mesh."""
+    return [f"--config.mesh.{axis}={size}" for axis, size in zip(MESH_AXES, sizes, strict=True)]
+
+
+def simulated(count: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns an environment in which a new process on CPU has `count` simulated devices."""
+    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment.get("XLA_FLAGS", ""))
+    flags = f"{flags} --xla_force_host_platform_device_count={count}".strip()
+    return {**environment, "XLA_FLAGS": flags}
 
 
 def check_sizes(mesh_shape: Mapping[str, int], model: ModelConfig, vocabularies: Mapping[str, int]) -> None:

@@ -3,8 +3,6 @@
 import pytest
 
 from transformer.benchmark import scaling
-from transformer.benchmark.train import parse_mesh
-from transformer.errors import ConfigError
 
 FIGURES = {
     "source_tokens_per_second": 900.0,
@@ -35,15 +33,3 @@ def test_efficiency_is_per_device_unless_they_are_simulated(platform, efficiency
     words = lines[2].split()
     assert words[:5] == ["2x1x1", "2", f"{100 * efficiency[1]:.0f}", "%", "900.00"]
     assert "4.0 MB" in lines[2] and "1.0 GB" in lines[2] and "25.0 %" in lines[2]
-
-
-def test_the_cpu_gets_as_many_devices_as_the_mesh_has(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_a=1 --xla_force_host_platform_device_count=2")
-    flags = scaling.environment("2x2x2")["XLA_FLAGS"].split()
-    assert flags == ["--xla_a=1", "--xla_force_host_platform_device_count=8"]
-
-
-@pytest.mark.parametrize("text", ["2", "2x1", "0x1x1", "2x1x1x1", "axbxc", ""])
-def test_meshes_that_are_none(text):
-    with pytest.raises(ConfigError, match="must be DATAxFSDPxTENSOR"):
-        parse_mesh(text)

@@ -14,7 +14,7 @@ from transformer.doctor import trial as trials
 from transformer.doctor.checks import check_host, devices, driver, libraries, packages
 from transformer.doctor.children import cause, check_sum, find_devices
 from transformer.doctor.host import Devices, Host, installed
-from transformer.doctor.trial import Trial, environment_for, parse_mesh, train_both
+from transformer.doctor.trial import Trial, environment_for, train_both
 from transformer.doctor.verb import doctor
 from transformer.errors import ConfigError
 from transformer.io.workdir import Workdir
@@ -229,10 +229,6 @@ def test_measuring_the_disk_leaves_nothing(tmp_path, monkeypatch):
 def test_arguments_that_cannot_be_used():
     with pytest.raises(ConfigError, match="needs --config"):
         doctor(None, ["--config.data.seed=1"], None)
-    for text in ("2x1", "0x1x1", "ax1x1", "2x1x1x1"):
-        with pytest.raises(ConfigError, match="DATAxFSDPxTENSOR"):
-            parse_mesh(text)
-    assert parse_mesh("2x4x1") == (2, 4, 1)
 
 
 @pytest.mark.parametrize(
