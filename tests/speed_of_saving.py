@@ -73,8 +73,8 @@ def main(folder: Path) -> None:
     print(f"a step that only passes over the state: {alone:.3f} s")
     digest, wholes = digests._digest, {True: [], False: []}
     for number in range(1, 2 * SAVES + 1):
-        digested = number % 2 == 0
-        digests._digest = digest if digested else lambda path: "0" * 64
+        digested = number % 4 in (2, 3)  # neither always follows the other
+        digests._digest = digest if digested else lambda path, manifest: ""
         start = time.perf_counter()
         checkpoints.save(number, state, {})
         blocked = time.perf_counter() - start

@@ -188,7 +188,7 @@ def test_killed_at_random_moments(reference, tmp_path):
 def test_killed_in_a_save(reference, tmp_path):
     paths = [
         (4, "rename", "4.saving.orbax-checkpoint-tmp"),
-        (7, "rename", "7.saving/sha256.json.tmp"),
+        (7, "rename", "7.saving/xxh3_128.json.tmp"),
         (8, "rename", "8.saving"),
     ]
     kills = [at(tmp_path / "run", Point(*path)) for path in paths]
@@ -198,7 +198,7 @@ def test_killed_in_a_save(reference, tmp_path):
 def kill_at_each(reference: Reference, folder: Path) -> int:
     """Kills runs once at each kind of system call of a save; returns how often that was."""
     kinds = points_of_saves(reference, folder / "calls")
-    assert {("rename", name) for name in ("N.saving", "N.saving/sha256.json.tmp", "N")} <= kinds.keys()
+    assert {("rename", name) for name in ("N.saving", "N.saving/xxh3_128.json.tmp", "N")} <= kinds.keys()
     assert len(kinds) > 50
     killed = 0
     while kinds:

@@ -47,6 +47,7 @@ WALLS = {
     "sentencepiece": ["transformer.data.tokenizer"],
     "tensorboardX": ["transformer.io.event_file"],
     "tensorflow_datasets": ["transformer.data.tfds_source"],
+    "xxhash": ["transformer.io.digests"],
 }
 EVERYWHERE = {"jax", "numpy"}
 

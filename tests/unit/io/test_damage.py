@@ -1,8 +1,8 @@
 """Whatever happens to whichever file of a checkpoint is found, named, and got round."""
 
+import hashlib
 import json
 import random
-import re
 import shutil
 
 import jax.numpy as jnp
@@ -88,7 +88,7 @@ def test_any_damage_to_any_file_is_found_and_named(folder):
     draw = random.Random(5)
     newest = folder / "30"
     names = [path.relative_to(newest).as_posix() for path in files_of(newest)]
-    assert {"_CHECKPOINT_METADATA", "params/_METADATA", "ema/manifest.ocdbt", "sha256.json"} <= {*names}
+    assert {"_CHECKPOINT_METADATA", "params/_METADATA", "ema/manifest.ocdbt", "xxh3_128.json"} <= {*names}
     assert {"position/metadata", "metrics/metrics"} <= {*names}
     assert newest_sound(folder) == (30, {})
     for name in names:
@@ -101,15 +101,15 @@ def test_any_damage_to_any_file_is_found_and_named(folder):
 
 
 def test_all_of_the_manifest_counts(folder):
-    manifest = folder / "30" / "sha256.json"
+    manifest = folder / "30" / "xxh3_128.json"
     content = manifest.read_bytes()
     for bit in range(0, 8 * len(content), 97):
         manifest.write_bytes(flip(content, bit))
-        assert newest_sound(folder) == (20, {30: "sha256.json is damaged"})
+        assert newest_sound(folder) == (20, {30: "xxh3_128.json is damaged"})
 
 
 @pytest.mark.parametrize(
-    "name", ["optimizer/_METADATA", "position/metadata", "sha256.json", "metrics/metrics"]
+    "name", ["optimizer/_METADATA", "position/metadata", "xxh3_128.json", "metrics/metrics"]
 )
 def test_the_newest_sound_one_is_used_and_the_damaged_one_steps_aside(folder, name):
     harm(folder / "30" / name, "cut", random.Random(0))
@@ -156,7 +156,7 @@ def test_if_all_are_damaged_nothing_begins_from_zero(folder):
 
 
 def test_a_reader_changes_nothing(folder):
-    harm(folder / "30" / "sha256.json", "missing", random.Random(0))
+    harm(folder / "30" / "xxh3_128.json", "missing", random.Random(0))
     (folder / "40.saving.orbax-checkpoint-tmp").mkdir()
     assert restore_newest(folder, run=None)[0] == 20
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -207,14 +207,32 @@ def test_what_an_interrupted_process_left_is_removed(folder):
     assert sorted(path.name for path in folder.iterdir()) == sorted(["10", "20", "30", *kept])
 
 
-def test_the_manifest_of_earlier_versions_is_understood(folder):
-    manifest = folder / "30" / "sha256.json"
-    files = json.loads(manifest.read_text())["files"]
-    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in files.values())
-    manifest.write_text(json.dumps({k: v for k, v in files.items() if k != "metrics/metrics"}, indent=2))
+@pytest.mark.parametrize("covers_itself", [True, False])
+def test_the_manifests_of_earlier_versions_are_understood(folder, covers_itself):
+    today = folder / "30" / "xxh3_128.json"
+    names = json.loads(today.read_text())["files"]
+    today.unlink()
+    files = {name: hashlib.sha256((folder / "30" / name).read_bytes()).hexdigest() for name in names}
+    if covers_itself:
+        listed = json.dumps(files, sort_keys=True).encode()
+        found = {"self": hashlib.sha256(listed).hexdigest(), "files": files}
+    else:
+        found = {name: digest for name, digest in files.items() if name != "metrics/metrics"}
+    text = json.dumps(found, indent=2, sort_keys=True) + "\n"
+    (folder / "30" / "sha256.json").write_text(text)
     assert restore_newest(folder) == (30, [])
     reader = Checkpoints(folder)
     assert reader.metrics(30) == {"nll": 30.0}
     reader.close()
     harm(folder / "30" / "ema" / "_METADATA", "flipped", random.Random(0))
     assert restore_newest(folder)[0] == 20
+
+
+def test_the_digests_are_those_of_xxhash(folder):
+    """XXH3's published value for no bytes, seed 0, and a file by the one-shot function."""
+    import xxhash
+
+    assert xxhash.xxh3_128(b"").hexdigest() == "99aa06d3014798d86001c324468d497f"
+    files = json.loads((folder / "30" / "xxh3_128.json").read_text())["files"]
+    for name, digest in files.items():
+        assert digest == xxhash.xxh3_128_hexdigest((folder / "30" / name).read_bytes())
