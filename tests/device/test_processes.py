@@ -168,7 +168,7 @@ def test_under_mpirun():
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("total 3\n") == 2
+    assert done.stdout.count("total 3") == 2  # mpirun may put both before the ends of their lines
 
 
 def slurm_is_there() -> bool:
@@ -186,6 +186,6 @@ def test_under_slurm():
         [str(SLURM), "bash", "-c", script], env=environment(), capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("total 3\n") == 2
+    assert done.stdout.count("total 3") == 2  # mpirun may put both before the ends of their lines
     assert done.stdout.count("total 1\n") == 1
     assert done.stderr.count("start it with srun") == 1
