@@ -2,7 +2,7 @@
 
 Left to itself XLA sums a weight's gradient over all devices before each throws away all but its
 share, sums an input's gradient once for every product that reads it, and copies a table whole to
-look up a few rows. Each function here is the plain JAX expression where there is no mesh.
+look up a few rows. Where there is no mesh, each function here is a plain JAX expression.
 """
 
 import math
@@ -39,7 +39,12 @@ def products(x: jax.Array, kernels: Sequence[jax.Array], letters: str) -> tuple[
     inputs, outputs = letters.split("->")
 
     def multiply(x: jax.Array, kernels: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-        return tuple(jnp.einsum(f"...{inputs},{inputs}{outputs}->...{outputs}", x, k) for k in kernels)
+        # As products of plain matrices: for the gradients of an einsum over more axes XLA transposes
+        # what it multiplies, which on the CPU takes longer than the product itself.
+        rows = x.shape[: x.ndim - len(inputs)]
+        x_NI = x.reshape(math.prod(rows), -1)
+        ys = [x_NI @ k.reshape(x_NI.shape[-1], -1) for k in kernels]
+        return tuple(y.reshape(*rows, *k.shape[len(inputs) :]) for y, k in zip(ys, kernels, strict=True))
 
     if not _rows_are_divided(x):
         return multiply(x, kernels)
