@@ -1,17 +1,28 @@
 """Beam search (paper, section 6.1): a pure function that knows no model."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from transformer.decoding.scores import NEVER, Hypotheses, StepFn, last_token, length_penalty, next_log_probs
+from transformer.decoding.scores import (
+    NEVER,
+    Hypotheses,
+    StepFn,
+    allowed,
+    last_token,
+    length_penalty,
+    likeliest,
+    search,
+)
 
 
 class _State(NamedTuple):
     t: jax.Array  # position that is decoded next
     alive_BWT: jax.Array  # hypotheses without an end mark
     log_prob_BW: jax.Array  # their log-probabilities
+    ancestor_BWT: jax.Array  # their places in the beam at each position; from t on, their own
     finished: Hypotheses
     cache: Any
 
@@ -22,7 +33,7 @@ def beam_search(
     limit_B: jax.Array,
     *,
     beam_size: int,
-    max_length: int,
+    lengths: Sequence[int],
     alpha: float,
     n_best: int | jax.Array,
     bos_id: int,
@@ -35,11 +46,11 @@ def beam_search(
     beam as wide as all continuations it is exhaustive search.
 
     Args:
-      step_fn: (token_BW, t, cache) -> (logits_BWV of the next token, cache).
-      cache: pytree of arrays [B, W, ...], reordered with the hypotheses.
+      step_fn: the model, see `StepFn`.
+      cache: what it keeps of earlier positions, a pytree of arrays [B, H, T * W, ...].
       limit_B: longest output of each row, end mark included; an end mark is forced there.
       beam_size: W, hypotheses kept alive for each row.
-      max_length: T, at least the largest limit.
+      lengths: T of the cache, see `scores.search`; the last one is at least the largest limit.
       alpha: exponent of the length penalty.
       n_best: how many outputs are wanted, 1 to W.
       bos_id: first decoder input.
@@ -51,12 +62,14 @@ def beam_search(
       rest of the batch went on.
     """
     B, W = limit_B.shape[0], beam_size
-    no_ids_BWT = jnp.zeros((B, W, max_length), jnp.int32)
+    no_ids_BWT = jnp.zeros((B, W, lengths[-1]), jnp.int32)
+    own_1W1, position_T = jnp.arange(W)[None, :, None], jnp.arange(lengths[-1])
     nothing_BW = jnp.full((B, W), NEVER)
     state = _State(
         t=jnp.zeros((), jnp.int32),
         alive_BWT=no_ids_BWT,
         log_prob_BW=nothing_BW.at[:, 0].set(0.0),
+        ancestor_BWT=no_ids_BWT + own_1W1,
         finished=Hypotheses(no_ids_BWT, nothing_BW, nothing_BW),
         cache=cache,
     )
@@ -69,13 +82,13 @@ def beam_search(
         return jnp.any(open_B)
 
     def step(state: _State) -> _State:
-        logits_BWV, cache = step_fn(last_token(state.alive_BWT, state.t, bos_id), state.t, state.cache)
-        log_p_BWV = next_log_probs(logits_BWV, state.t, limit_B, eos_id, forbidden)
-        V = log_p_BWV.shape[-1]
-        total_BN = (state.log_prob_BW[:, :, None] + log_p_BWV).reshape(B, W * V)
+        token_BW = last_token(state.alive_BWT, state.t, bos_id)
+        logits_BWV, cache = step_fn(token_BW, state.t, state.cache, state.ancestor_BWT)
+        logits_BWV = logits_BWV.astype(jnp.float32)
+        allowed_BWV = allowed(logits_BWV, state.t, limit_B, eos_id, forbidden)
         # Of 2 W candidates at most W end, so W that go on are always among them.
-        top_BC, index_BC = jax.lax.top_k(total_BN, min(2 * W, W * V))
-        beam_BC, token_BC = index_BC // V, (index_BC % V).astype(jnp.int32)
+        count = min(2 * W, W * logits_BWV.shape[-1])
+        top_BC, beam_BC, token_BC = likeliest(state.log_prob_BW, logits_BWV, allowed_BWV, count)
         ids_BCT = _gather(state.alive_BWT, beam_BC).at[:, :, state.t].set(token_BC)
         possible_BC = top_BC > NEVER / 2  # early on there are fewer candidates than places for them
         ends_BC = token_BC == eos_id
@@ -88,11 +101,12 @@ def beam_search(
             t=state.t + 1,
             alive_BWT=_gather(ids_BCT, kept_BW),
             log_prob_BW=jnp.maximum(alive_BW, NEVER),
+            ancestor_BWT=jnp.where(position_T <= state.t, _gather(state.ancestor_BWT, parent_BW), own_1W1),
             finished=finished,
-            cache=jax.tree.map(lambda x: _gather(x, parent_BW), cache),
+            cache=cache,
         )
 
-    return jax.lax.while_loop(unfinished, step, state).finished
+    return search(unfinished, step, state, lengths).finished
 
 
 def _gather(x: jax.Array, index_BC: jax.Array) -> jax.Array:

@@ -1,11 +1,21 @@
 """Greedy decoding and sampling: one hypothesis a sentence, one token at a time."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from transformer.decoding.scores import NEVER, Hypotheses, StepFn, last_token, length_penalty, next_log_probs
+from transformer.decoding.scores import (
+    NEVER,
+    Hypotheses,
+    StepFn,
+    allowed,
+    last_token,
+    length_penalty,
+    likeliest,
+    search,
+)
 
 
 class _State(NamedTuple):
@@ -41,13 +51,21 @@ def restrict(log_p_BV: jax.Array, temperature: float, top_k: int, top_p: float) 
     return scaled_BV
 
 
+def _draw(
+    log_p_BV: jax.Array, key_B: jax.Array, temperature: float, top_k: int, top_p: float
+) -> tuple[jax.Array, jax.Array]:
+    """Returns (a random token_B, its log-probability)."""
+    token_B = jax.vmap(jax.random.categorical)(key_B, restrict(log_p_BV, temperature, top_k, top_p))
+    return token_B, jnp.take_along_axis(log_p_BV, token_B[:, None], axis=1)[:, 0]
+
+
 def sample(
     step_fn: StepFn,
     cache: Any,
     limit_B: jax.Array,
     key_B: jax.Array | None,
     *,
-    max_length: int,
+    lengths: Sequence[int],
     alpha: float,
     bos_id: int,
     eos_id: int,
@@ -59,27 +77,28 @@ def sample(
     """Returns one hypothesis a row: the likeliest token at each step, or a random one.
 
     Args:
-      step_fn, cache, limit_B, max_length, alpha, bos_id, eos_id, forbidden: as in `beam_search`,
-        with W = 1.
+      step_fn, cache, limit_B, lengths, alpha, bos_id, eos_id, forbidden: as in `beam_search`, W = 1.
       key_B: a random key for each row, so that its sample does not depend on the others; unused
         at temperature 0.
-      temperature: 0 takes the likeliest token (greedy).
-      top_k, top_p: see `restrict`.
+      temperature, top_k, top_p: see `restrict`; temperature 0 takes the likeliest token (greedy).
     """
     B = limit_B.shape[0]
+    alone_B1T = jnp.zeros((B, 1, lengths[-1]), jnp.int32)  # a beam of one place
 
-    def choose(log_p_BV: jax.Array, t: jax.Array) -> jax.Array:
+    def choose(logits_B1V: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
         if temperature == 0 or key_B is None:
-            return log_p_BV.argmax(axis=-1)
+            allowed_B1V = allowed(logits_B1V, t, limit_B, eos_id, forbidden)
+            log_p_B1, _, token_B1 = likeliest(jnp.zeros((B, 1)), logits_B1V, allowed_B1V, 1)
+            return token_B1[:, 0], log_p_B1[:, 0]
+        log_p_B1V = allowed(jax.nn.log_softmax(logits_B1V), t, limit_B, eos_id, forbidden)
         key_now_B = jax.vmap(jax.random.fold_in, (0, None))(key_B, t)
-        return jax.vmap(jax.random.categorical)(key_now_B, restrict(log_p_BV, temperature, top_k, top_p))
+        return _draw(log_p_B1V[:, 0], key_now_B, temperature, top_k, top_p)
 
     def step(state: _State) -> _State:
         token_B1 = last_token(state.ids_B1T, state.t, bos_id)
-        logits_B1V, cache = step_fn(token_B1, state.t, state.cache)
-        log_p_BV = next_log_probs(logits_B1V, state.t, limit_B, eos_id, forbidden)[:, 0]
-        token_B = jnp.where(state.ended_B, 0, choose(log_p_BV, state.t)).astype(jnp.int32)
-        gain_B = jnp.take_along_axis(log_p_BV, token_B[:, None], axis=1)[:, 0]
+        logits_B1V, cache = step_fn(token_B1, state.t, state.cache, alone_B1T)
+        token_B, gain_B = choose(logits_B1V.astype(jnp.float32), state.t)
+        token_B = jnp.where(state.ended_B, 0, token_B).astype(jnp.int32)
         return _State(
             t=state.t + 1,
             ids_B1T=state.ids_B1T.at[:, 0, state.t].set(token_B),
@@ -91,12 +110,12 @@ def sample(
 
     state = _State(
         t=jnp.zeros((), jnp.int32),
-        ids_B1T=jnp.zeros((B, 1, max_length), jnp.int32),
+        ids_B1T=jnp.zeros((B, 1, lengths[-1]), jnp.int32),
         log_prob_B=jnp.zeros(B),
         ended_B=jnp.zeros(B, bool),
         length_B=jnp.zeros(B, jnp.int32),
         cache=cache,
     )
-    state = jax.lax.while_loop(lambda s: ~jnp.all(s.ended_B), step, state)
+    state = search(lambda s: ~jnp.all(s.ended_B), step, state, lengths)
     score_B = state.log_prob_B / length_penalty(state.length_B, alpha)
     return Hypotheses(state.ids_B1T, score_B[:, None], state.log_prob_B[:, None])

@@ -1,12 +1,16 @@
-"""What every way of decoding shares: hypotheses, their scores, what may come next."""
+"""What every way of decoding shares: hypotheses, their scores, what may come next, the cache's growth."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-StepFn = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
+# (token_BW, t, cache, ancestor_BWT) -> (logits_BWV of the next token, cache with position t written).
+# The cache is never reordered: at position s, hypothesis w was at place ancestor_BWT[b, w, s] of the beam.
+StepFn = Callable[[jax.Array, jax.Array, Any, jax.Array], tuple[jax.Array, Any]]
+State = TypeVar("State", bound=Any)  # a NamedTuple with the fields `t` and `cache`
 NEVER = -1e9  # log-probability of what must not happen; finite, so that sums and gathers stay finite
 
 
@@ -40,13 +44,82 @@ def last_token(ids_BWT: jax.Array, t: jax.Array, bos_id: int) -> jax.Array:
     return jnp.where(t == 0, bos_id, previous_BW)
 
 
-def next_log_probs(
-    logits_BWV: jax.Array, t: jax.Array, limit_B: jax.Array, eos_id: int, forbidden: tuple[int, ...]
+def allowed(
+    x_BWV: jax.Array, t: jax.Array, limit_B: jax.Array, eos_id: int, forbidden: tuple[int, ...]
 ) -> jax.Array:
-    """Returns the model's log-probabilities, with what must not come next at `NEVER`."""
-    log_p_BWV = jax.nn.log_softmax(logits_BWV.astype(jnp.float32))
-    ids_V = jnp.arange(log_p_BWV.shape[-1])
+    """Returns logits or log-probabilities with what must not come next at `NEVER`."""
+    ids_V = jnp.arange(x_BWV.shape[-1])
     for token in forbidden:
-        log_p_BWV = jnp.where(ids_V == token, NEVER, log_p_BWV)
+        x_BWV = jnp.where(ids_V == token, NEVER, x_BWV)
     must_end_B11 = (t + 1 >= limit_B)[:, None, None]
-    return jnp.where(must_end_B11 & (ids_V != eos_id), NEVER, log_p_BWV)
+    return jnp.where(must_end_B11 & (ids_V != eos_id), NEVER, x_BWV)
+
+
+def _block(V: int) -> int:
+    """Returns the length of the blocks in which V values are looked through."""
+    whole = max(n for n in range(1, min(V, 128) + 1) if V % n == 0)
+    return whole if whole >= min(V, 32) else 64
+
+
+def likeliest(
+    log_prob_BW: jax.Array, logits_BWV: jax.Array, allowed_BWV: jax.Array, k: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the k likeliest continuations of each row's hypotheses, as one `jax.lax.top_k` would.
+
+    That takes long for W * V values on the CPU, so first come blocks of them: the k largest values lie
+    in those k blocks whose largest values are the largest.
+
+    Args:
+      log_prob_BW: log-probabilities of the hypotheses.
+      logits_BWV: of their next tokens.
+      allowed_BWV: the same after `allowed`.
+      k: 1 to W * V.
+
+    Returns:
+      (log_prob_BK, the largest first; place_BK, the hypothesis; token_BK), the last two int32.
+    """
+    B, W, V = logits_BWV.shape
+    block = _block(V)
+    start_BW = log_prob_BW - jax.nn.logsumexp(logits_BWV, axis=-1)
+    padded_BWV = jnp.pad(allowed_BWV, ((0, 0), (0, 0), (0, -V % block)), constant_values=-jnp.inf)
+    blocks_BMN = padded_BWV.reshape(B, -1, block)
+    M = blocks_BMN.shape[1]
+    start_BM = jnp.repeat(start_BW, M // W, axis=1)
+    _, chosen_BK = jax.lax.top_k(blocks_BMN.max(axis=-1) + start_BM, min(k, M))
+    chosen_BK = jnp.sort(chosen_BK, axis=-1)  # of equal values the first one counts as the larger
+    near_BKN = jnp.take_along_axis(blocks_BMN, chosen_BK[..., None], axis=1)
+    near_BKN += jnp.take_along_axis(start_BM, chosen_BK, axis=1)[..., None]
+    top_BK, index_BK = jax.lax.top_k(near_BKN.reshape(B, -1), k)
+    found_BK = jnp.take_along_axis(chosen_BK, index_BK // block, axis=1) * block + index_BK % block
+    width = M // W * block
+    return top_BK, found_BK // width, (found_BK % width).astype(jnp.int32)
+
+
+def search(
+    unfinished: Callable[[State], jax.Array],
+    step: Callable[[State], State],
+    state: State,
+    lengths: Sequence[int],
+) -> State:
+    """Returns the state after all steps; the cache grows in between, as each step reads all of it.
+
+    Args:
+      unfinished: whether there is anything left to do.
+      step: decodes position `state.t`.
+      state: before the first step; its cache is a pytree of arrays [B, H, T * W, ...], the places of the
+        beam side by side for each position.
+      lengths: T of the cache, one after the other, ascending; the last one is never exceeded.
+    """
+
+    for before, length in itertools.pairwise((lengths[0], *lengths)):
+
+        def grown(x: jax.Array, before: int = before, length: int = length) -> jax.Array:
+            more = x.shape[2] // before * (length - before)
+            return jnp.pad(x, [(0, 0), (0, 0), (0, more)] + [(0, 0)] * (x.ndim - 3))
+
+        def goes_on(state: State, length: int = length) -> jax.Array:
+            return unfinished(state) & (state.t < length)
+
+        state = state._replace(cache=jax.tree.map(grown, state.cache))
+        state = jax.lax.while_loop(goes_on, step, state)
+    return state

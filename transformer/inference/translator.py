@@ -22,6 +22,8 @@ from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.inference.splitting import split_line
 from transformer.model.transformer import Transformer, empty_cache, unstack_layers
 
+_MOSTLY_LONGER = 8  # tokens
+
 
 class Translation(NamedTuple):
     """One output of one input line.
@@ -208,13 +210,18 @@ def _decode_batch(
     length_B = seg_BS.sum(axis=1)
     limit_B = jnp.where(length_B > 0, jnp.minimum(length_B + decode.max_extra_length, max_length), 1)
     greedy = decode.beam_size == 1 or decode.temperature > 0
-    cache = empty_cache(model.config, B, 1 if greedy else decode.beam_size, max_length)
+    # Few outputs are much longer than their sources: most never need the longest cache.
+    lengths = min(S + _MOSTLY_LONGER, max_length), max_length
+    cache = empty_cache(model.config, B, 1 if greedy else decode.beam_size, lengths[0])
 
-    def step_fn(token_BW: jax.Array, t: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
-        return model.apply({"params": params}, token_BW, t, cache, source, seg_BS, method="decode_step")
+    def step_fn(
+        token_BW: jax.Array, t: jax.Array, cache: Any, ancestor_BWT: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        inputs = token_BW, t, cache, ancestor_BWT, source, seg_BS
+        return model.apply({"params": params}, *inputs, method="decode_step")
 
     shared: dict[str, Any] = dict(
-        max_length=max_length,
+        lengths=lengths,
         alpha=decode.length_penalty,
         bos_id=BOS_ID,
         eos_id=EOS_ID,

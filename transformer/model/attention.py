@@ -9,16 +9,26 @@ from transformer.model.dropout import Dropout
 from transformer.model.sharded import products
 
 
-def attention_weights(q_BTHK: jax.Array, k_BSHK: jax.Array, mask_B1TS: jax.Array) -> jax.Array:
+def attention_weights(q_BHTK: jax.Array, k_BHSK: jax.Array, mask_B1TS: jax.Array) -> jax.Array:
     """Returns weights_BHTS = softmax(q k^T / sqrt(K)) over the keys that the mask allows (equation 1).
 
     The softmax is computed in float32 and returned in the dtype of the queries. A query that may
     see no key gets equal weights, not NaN.
     """
-    q_BTHK = q_BTHK * q_BTHK.shape[-1] ** -0.5
-    scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK).astype(jnp.float32)
+    q_BHTK = q_BHTK * q_BHTK.shape[-1] ** -0.5
+    scores_BHTS = _products(q_BHTK, k_BHSK).astype(jnp.float32)
     scores_BHTS = jnp.where(mask_B1TS, scores_BHTS, jnp.finfo(jnp.float32).min)
-    return jax.nn.softmax(scores_BHTS, axis=-1).astype(q_BTHK.dtype)
+    return jax.nn.softmax(scores_BHTS, axis=-1).astype(q_BHTK.dtype)
+
+
+def _products(q_BHTK: jax.Array, k_BHSK: jax.Array) -> jax.Array:
+    """Returns q k^T, [B, H, T, S]."""
+    if 2 * q_BHTK.shape[2] > k_BHSK.shape[2]:
+        return jnp.einsum("BHTK,BHSK->BHTS", q_BHTK, k_BHSK)
+    # A step of decoding: the CPU's product first copies its right side, so that had better be the
+    # small one. Without the barrier XLA would turn the sides round again.
+    scores_BHST = jnp.einsum("BHSK,BHTK->BHST", k_BHSK, q_BHTK)
+    return jax.lax.optimization_barrier(scores_BHST).swapaxes(2, 3)
 
 
 class Projection(nn.Module):
@@ -69,20 +79,21 @@ class MultiHeadAttention(nn.Module):
         self.dropout = Dropout(c.attention_dropout_rate)
 
     def keys_values(self, memory_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns (k_BSHK, v_BSHK) of what is attended to."""
+        """Returns (k_BHSK, v_BHSK) of what is attended to."""
         k_BSHK, v_BSHK = project(memory_BSD, self.key, self.value)
-        return k_BSHK, v_BSHK
+        return k_BSHK.swapaxes(1, 2), v_BSHK.swapaxes(1, 2)
 
     def attend(
         self,
         x_BTD: jax.Array,
-        k_BSHK: jax.Array,
-        v_BSHK: jax.Array,
+        k_BHSK: jax.Array,
+        v_BHSK: jax.Array,
         mask_B1TS: jax.Array,
         deterministic: bool = True,
     ) -> jax.Array:
         """Returns y_BTD: each position of `x_BTD` reads from given keys and values."""
-        return self._read(self.query(x_BTD), k_BSHK, v_BSHK, mask_B1TS, deterministic)
+        q_BHTK = self.query(x_BTD).swapaxes(1, 2)
+        return self._read(q_BHTK, k_BHSK, v_BHSK, mask_B1TS, deterministic)
 
     def __call__(
         self, x_BTD: jax.Array, memory_BSD: jax.Array, mask_B1TS: jax.Array, deterministic: bool = True
@@ -90,14 +101,15 @@ class MultiHeadAttention(nn.Module):
         """Returns y_BTD; self-attention when `memory_BSD` is `x_BTD`."""
         if memory_BSD is not x_BTD:
             return self.attend(x_BTD, *self.keys_values(memory_BSD), mask_B1TS, deterministic)
-        k_BTHK, v_BTHK, q_BTHK = project(x_BTD, self.key, self.value, self.query)
-        return self._read(q_BTHK, k_BTHK, v_BTHK, mask_B1TS, deterministic)
+        kvq = (x_BTHK.swapaxes(1, 2) for x_BTHK in project(x_BTD, self.key, self.value, self.query))
+        k_BHTK, v_BHTK, q_BHTK = kvq
+        return self._read(q_BHTK, k_BHTK, v_BHTK, mask_B1TS, deterministic)
 
     def _read(
         self,
-        q_BTHK: jax.Array,
-        k_BSHK: jax.Array,
-        v_BSHK: jax.Array,
+        q_BHTK: jax.Array,
+        k_BHSK: jax.Array,
+        v_BHSK: jax.Array,
         mask_B1TS: jax.Array,
         deterministic: bool,
     ) -> jax.Array:
@@ -106,7 +118,8 @@ class MultiHeadAttention(nn.Module):
         The weights are sown as intermediate "weights" (BHTS), so that they can be captured
         without a flag: `apply(..., mutable="intermediates")`.
         """
-        weights_BHTS = attention_weights(q_BTHK, k_BSHK, mask_B1TS)
+        weights_BHTS = attention_weights(q_BHTK, k_BHSK, mask_B1TS)
         self.sow("intermediates", "weights", weights_BHTS)
         weights_BHTS = self.dropout(weights_BHTS, deterministic)
-        return self.out(jnp.einsum("BHTS,BSHK->BTHK", weights_BHTS, v_BSHK))
+        y_BHTK = jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK)
+        return self.out(y_BHTK.swapaxes(1, 2))

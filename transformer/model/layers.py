@@ -20,7 +20,10 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class KeysValues(NamedTuple):
-    """Keys and values of one attention: [B, S, H, K], or [B, W, T, H, K] in a decoder's cache."""
+    """Keys and values of one attention, [B, H, S, K].
+
+    In a decoder's cache S is T * W: the hypotheses side by side for each position.
+    """
 
     key: jax.Array
     value: jax.Array
@@ -121,6 +124,7 @@ class DecoderLayer(Layer):
         x_BWD: jax.Array,
         t: jax.Array,
         cache: KeysValues,
+        seen_B1WS: jax.Array,
         source: KeysValues,
         cross_mask_B1TS: jax.Array,
     ) -> tuple[jax.Array, KeysValues]:
@@ -129,29 +133,26 @@ class DecoderLayer(Layer):
         Args:
           x_BWD: one position of each of W hypotheses a sentence.
           t: scalar int32, the position.
-          cache: own keys and values so far, [B, W, T, H, K].
-          source: what `source_keys` returned, [B, S, H, K]; shared by the hypotheses.
+          cache: own keys and values so far, [B, H, T * W, K].
+          seen_B1WS: which of all T * W of them each hypothesis may see.
+          source: what `source_keys` returned, [B, H, S, K]; shared by the hypotheses.
           cross_mask_B1TS: which source positions are real (T broadcasts).
 
         Returns:
           (x_BWD, the cache with position `t` written).
         """
-        B, W, T, H, K = cache.key.shape
-        seen_111T = (jnp.arange(T) <= t)[None, None, None, :]
+        W = x_BWD.shape[1]
         written = cache
 
         def attend(y_BWD: jax.Array) -> jax.Array:
             nonlocal written
-            new = self.self_attention.keys_values(y_BWD)
             written = KeysValues(
                 *(
-                    jax.lax.dynamic_update_slice_in_dim(old, x[:, :, None], t, axis=2)
-                    for old, x in zip(cache, new, strict=True)
+                    jax.lax.dynamic_update_slice_in_dim(old, new, t * W, axis=2)
+                    for old, new in zip(cache, self.self_attention.keys_values(y_BWD), strict=True)
                 )
             )
-            k, v = (x.reshape(B * W, T, H, K) for x in written)
-            y_N1D = y_BWD.reshape(B * W, 1, -1)
-            return self.self_attention.attend(y_N1D, k, v, seen_111T).reshape(y_BWD.shape)
+            return self.self_attention.attend(y_BWD, *written, seen_B1WS)
 
         x_BWD = self.residual(x_BWD, self.self_attention_norm, attend, True)
         return self._read_source(x_BWD, source, cross_mask_B1TS, True), written

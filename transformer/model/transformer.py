@@ -193,6 +193,7 @@ class Transformer(nn.Module):
         token_BW: jax.Array,
         t: jax.Array,
         cache: tuple[KeysValues, ...],
+        ancestor_BWT: jax.Array,
         source: tuple[KeysValues, ...],
         src_seg_BS: jax.Array,
     ) -> tuple[jax.Array, tuple[KeysValues, ...]]:
@@ -202,6 +203,8 @@ class Transformer(nn.Module):
           token_BW: int32 ids at position `t` of the decoder input.
           t: scalar int32.
           cache: from `empty_cache` or the previous step.
+          ancestor_BWT: int32, at which place of the beam each hypothesis was at each position up to `t`;
+            of a longer T than the cache's, the rest is not read.
           source: from `source_keys`.
           src_seg_BS: segment numbers of the source, above 0 where real.
 
@@ -210,9 +213,13 @@ class Transformer(nn.Module):
         """
         x_BWD = self.decoder.signal(self._embed_target(token_BW), jnp.full_like(token_BW, t))
         mask_B11S = (src_seg_BS > 0)[:, None, None, :]
+        B, W = token_BW.shape
+        T = cache[0].key.shape[2] // W
+        seen_BWTW = (ancestor_BWT[..., :T, None] == jnp.arange(W)) & (jnp.arange(T) <= t)[:, None]
+        seen_B1WS = seen_BWTW.reshape(B, 1, W, T * W)
         written = []
         for layer, own, read in zip(self.decoder.layer, cache, source, strict=True):
-            x_BWD, own = layer.step(x_BWD, t, own, read, mask_B11S)
+            x_BWD, own = layer.step(x_BWD, t, own, seen_B1WS, read, mask_B11S)
             written.append(own)
         return self.logits(self.decoder.finish(x_BWD)), tuple(written)
 
@@ -228,8 +235,8 @@ class Transformer(nn.Module):
 
 
 def empty_cache(config: ModelConfig, batch: int, width: int, length: int) -> tuple[KeysValues, ...]:
-    """Returns zeroed decoder keys and values, [B, W, T, H, K] for each layer."""
-    shape = (batch, width, length, config.num_heads, config.d_model // config.num_heads)
+    """Returns zeroed decoder keys and values, [B, H, T * W, K] for each layer."""
+    shape = (batch, config.num_heads, length * width, config.d_model // config.num_heads)
     zeros = jnp.zeros(shape, config.dtype)
     return tuple(KeysValues(zeros, zeros) for _ in range(config.num_decoder_layers))
 

@@ -19,13 +19,22 @@ class Recurrent:
         self.U = sharpness * draw.normal(size=(size, vocab))
         self.first_BK = draw.normal(size=(batch, size))  # what makes the rows differ
 
-    def step(self, token_BW: Any, t: Any, h_BWK: Any) -> tuple[Any, Any]:
+    def step(self, token_BW: Any, t: Any, cache: Any, ancestor_BWT: Any) -> tuple[Any, Any]:
+        first_B1TK, h_B1NK = cache  # N: T * W
+        B, W = token_BW.shape
+        h_BTWK = h_B1NK.reshape(B, -1, W, h_B1NK.shape[-1])
+        parent_BW = ancestor_BWT[:, :, t - 1]
+        h_BWK = jnp.take_along_axis(h_BTWK[:, t - 1], parent_BW[..., None], axis=1)
+        h_BWK = jnp.where(t == 0, first_B1TK[:, 0, :1], h_BWK)
         h_BWK = jnp.tanh(h_BWK @ jnp.float32(self.A) + jnp.float32(self.E)[token_BW])
-        return h_BWK @ jnp.float32(self.U), h_BWK
+        written_B1NK = h_BTWK.at[:, t].set(h_BWK).reshape(h_B1NK.shape)
+        return h_BWK @ jnp.float32(self.U), (first_B1TK, written_B1NK)
 
-    def cache(self, width: int, rows: slice = slice(None)) -> Any:
+    def cache(self, width: int, length: int, rows: slice = slice(None)) -> Any:
         first_BK = jnp.float32(self.first_BK[rows])
-        return jnp.broadcast_to(first_BK[:, None], (len(first_BK), width, first_BK.shape[1]))
+        B, K = first_BK.shape
+        first_B1TK = jnp.broadcast_to(first_BK[:, None, None], (B, 1, length, K))
+        return first_B1TK, jnp.zeros((B, 1, length * width, K))
 
     def log_probs(self, row: int, prefix: tuple[int, ...]) -> np.ndarray:
         """Log-probabilities of what follows `prefix` in a row."""

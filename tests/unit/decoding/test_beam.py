@@ -11,11 +11,12 @@ from step_functions import BOS, EOS, Recurrent, output
 
 from transformer.decoding.beam import beam_search
 from transformer.decoding.sampling import sample
-from transformer.decoding.scores import NEVER
+from transformer.decoding.scores import NEVER, likeliest
 
 V, ROWS = 5, 6
 LETTERS = tuple(i for i in range(V) if i not in (BOS, EOS))  # BOS is forbidden
 LIMITS = (5, 4, 5, 2, 3, 1)
+LENGTHS = (2, 3, 5)  # of the cache
 ALPHAS = (0.0, 0.6, 3.0, -0.5)
 
 
@@ -65,7 +66,7 @@ def search(model):
             start,
             limit_B,
             beam_size=width,
-            max_length=5,
+            lengths=LENGTHS,
             alpha=alpha,
             n_best=n_best,
             bos_id=BOS,
@@ -74,7 +75,7 @@ def search(model):
         )
 
     def run(width, alpha, n_best, rows=slice(None), limits=LIMITS):
-        found = compiled(model.cache(width, rows), jnp.array(limits[rows]), alpha, width, n_best)
+        found = compiled(model.cache(width, LENGTHS[0], rows), jnp.array(limits[rows]), alpha, width, n_best)
         return jax.tree.map(np.asarray, found)
 
     return run
@@ -127,11 +128,28 @@ def test_each_row_ends_at_its_own_limit(search):
 def test_a_beam_of_one_is_at_least_as_good_as_greedy(model, search):
     """It also keeps end marks that were not the likeliest token, so it may be better."""
     found = search(1, 0.0, 1)
-    fixed = dict(max_length=5, alpha=0.0, bos_id=BOS, eos_id=EOS, forbidden=(BOS,))
+    fixed = dict(lengths=LENGTHS, alpha=0.0, bos_id=BOS, eos_id=EOS, forbidden=(BOS,))
     greedy = jax.jit(lambda h, limit_B: sample(model.step, h, limit_B, None, **fixed))(
-        model.cache(1), jnp.array(LIMITS)
+        model.cache(1, LENGTHS[0]), jnp.array(LIMITS)
     )
     gain_B = found.score_BW[:, 0] - np.asarray(greedy.score_BW[:, 0])
     same_B = (found.ids_BWT[:, 0] == np.asarray(greedy.ids_BWT[:, 0])).all(axis=1)
     assert (gain_B[~same_B] > 0).all()
     np.testing.assert_allclose(gain_B[same_B], 0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("W", "V", "k"), [(1, 5, 5), (3, 8000, 7), (5, 7919, 10), (2, 151, 4), (1, 8001, 1)])
+def test_the_likeliest_are_those_of_one_sort(W, V, k):
+    """Also where values are equal, where nearly all are forbidden, and with no block that divides V."""
+    rng = np.random.default_rng(V)
+    distinct = rng.normal(size=(4, W, V))
+    few = rng.integers(0, 5, (4, W, V))
+    low = np.where(rng.random((4, W, V)) < 0.99, NEVER, distinct)
+    start_BW = rng.normal(size=(4, W)).astype(np.float32)
+    for logits_BWV in (distinct, few, low):
+        logits_BWV = logits_BWV.astype(np.float32)
+        found = likeliest(jnp.asarray(start_BW), jnp.zeros((4, W, V)), jnp.asarray(logits_BWV), k)
+        total_BN = (logits_BWV + (start_BW - np.float32(np.log(V)))[..., None]).reshape(4, -1)
+        order_BK = np.argsort(-total_BN, axis=1, kind="stable")[:, :k]
+        np.testing.assert_allclose(found[0], np.take_along_axis(total_BN, order_BK, axis=1), rtol=1e-6)
+        np.testing.assert_array_equal(found[1] * V + found[2], order_BK)

@@ -41,9 +41,9 @@ def test_shift_right_begins_each_packed_sentence() -> None:
 
 def test_weights_are_zero_where_masked_and_even_where_nothing_is_seen() -> None:
     rng = np.random.default_rng(0)
-    q_BTHK, k_BSHK = (rng.normal(size=(1, n, 2, 4)).astype(np.float32) * 30 for n in (3, 5))
+    q_BHTK, k_BHSK = (rng.normal(size=(1, 2, n, 4)).astype(np.float32) * 30 for n in (3, 5))
     mask_11TS = jnp.array([[1, 0, 1, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], bool)[None, None]
-    weights_BHTS = np.asarray(attention_weights(q_BTHK, k_BSHK, mask_11TS))
+    weights_BHTS = np.asarray(attention_weights(q_BHTK, k_BHSK, mask_11TS))
     assert np.all(weights_BHTS[:, :, 0, [1, 3, 4]] == 0)
     np.testing.assert_allclose(weights_BHTS[:, :, 1], 1 / 5, rtol=1e-6)
     np.testing.assert_allclose(weights_BHTS.sum(-1), 1, rtol=1e-6)

@@ -153,12 +153,18 @@ def test_cached_steps_equal_teacher_forcing(choices: dict[str, Any]) -> None:
         encoded_BSD = model.apply(params, src_BS, seg_BS, np.arange(S) * seg_BS, method="encode")
         return model.apply(params, encoded_BSD, method="source_keys")
 
+    # The hypotheses change places from step to step, as they do in a beam; the cache does not.
+    place_BWT = np.stack([[rng.permutation(W) for _ in range(T + 3)] for _ in range(B)]).swapaxes(1, 2)
     step = jax.jit(lambda *args: model.apply(params, *args, seg_BS, method="decode_step"))
     source, cache = start(), empty_cache(model.config, B, W, T + 2)
     expected = teacher()
     for t in range(T):
-        logits_BWV, cache = step(tgt_BWT[:, :, t], jnp.int32(t), cache, source)
-        np.testing.assert_allclose(logits_BWV, expected[:, :, t], rtol=0, atol=1e-5)
+        order_BW = np.argsort(place_BWT[:, :, t], axis=1)  # which hypothesis is at each place now
+        token_BW = np.take_along_axis(tgt_BWT[:, :, t], order_BW, axis=1)
+        ancestor_BWT = np.take_along_axis(place_BWT, order_BW[..., None], axis=1)
+        logits_BWV, cache = step(token_BW, jnp.int32(t), cache, ancestor_BWT, source)
+        now = np.take_along_axis(expected[:, :, t], order_BW[..., None], axis=1)
+        np.testing.assert_allclose(logits_BWV, now, rtol=0, atol=1e-5)
 
 
 def stack_layers(params: Any) -> Any:
