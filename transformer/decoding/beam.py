@@ -1,6 +1,5 @@
 """Beam search (paper, section 6.1): a pure function that knows no model."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,26 +13,29 @@ from transformer.decoding.scores import (
     last_token,
     length_penalty,
     likeliest,
-    search,
 )
+from transformer.decoding.search import search
 
 
 class _State(NamedTuple):
     t: jax.Array  # position that is decoded next
+    limit_B: jax.Array  # longest output
     alive_BWT: jax.Array  # hypotheses without an end mark
     log_prob_BW: jax.Array  # their log-probabilities
     ancestor_BWT: jax.Array  # their places in the beam at each position; from t on, their own
     finished: Hypotheses
     cache: Any
+    context: Any
 
 
 def beam_search(
     step_fn: StepFn,
     cache: Any,
+    context: Any,
     limit_B: jax.Array,
     *,
     beam_size: int,
-    lengths: Sequence[int],
+    lengths: tuple[int, int],
     alpha: float,
     n_best: int | jax.Array,
     bos_id: int,
@@ -48,9 +50,10 @@ def beam_search(
     Args:
       step_fn: the model, see `StepFn`.
       cache: what it keeps of earlier positions, a pytree of arrays [B, H, T * W, ...].
+      context: what stays the same, a pytree of arrays that begin with B.
       limit_B: longest output of each row, end mark included; an end mark is forced there.
       beam_size: W, hypotheses kept alive for each row.
-      lengths: T of the cache, see `scores.search`; the last one is at least the largest limit.
+      lengths: T of the cache, see `search`; the last one is at least the largest limit.
       alpha: exponent of the length penalty.
       n_best: how many outputs are wanted, 1 to W.
       bos_id: first decoder input.
@@ -67,25 +70,26 @@ def beam_search(
     nothing_BW = jnp.full((B, W), NEVER)
     state = _State(
         t=jnp.zeros((), jnp.int32),
+        limit_B=limit_B,
         alive_BWT=no_ids_BWT,
         log_prob_BW=nothing_BW.at[:, 0].set(0.0),
         ancestor_BWT=no_ids_BWT + own_1W1,
         finished=Hypotheses(no_ids_BWT, nothing_BW, nothing_BW),
         cache=cache,
+        context=context,
     )
 
-    def unfinished(state: _State) -> jax.Array:
+    def is_open(state: _State) -> jax.Array:
         # Log-probabilities only fall, so the best that may come divides today's by the largest penalty.
-        now, last = length_penalty(state.t + 1, alpha), length_penalty(limit_B, alpha)
+        now, last = length_penalty(state.t + 1, alpha), length_penalty(state.limit_B, alpha)
         possible_B = state.log_prob_BW.max(axis=1) / jnp.maximum(now, last)
-        open_B = (state.finished.score_BW[:, n_best - 1] < possible_B) & (state.t < limit_B)
-        return jnp.any(open_B)
+        return (state.finished.score_BW[:, n_best - 1] < possible_B) & (state.t < state.limit_B)
 
     def step(state: _State) -> _State:
         token_BW = last_token(state.alive_BWT, state.t, bos_id)
-        logits_BWV, cache = step_fn(token_BW, state.t, state.cache, state.ancestor_BWT)
+        logits_BWV, cache = step_fn(token_BW, state.t, state.cache, state.ancestor_BWT, state.context)
         logits_BWV = logits_BWV.astype(jnp.float32)
-        allowed_BWV = allowed(logits_BWV, state.t, limit_B, eos_id, forbidden)
+        allowed_BWV = allowed(logits_BWV, state.t, state.limit_B, eos_id, forbidden)
         # Of 2 W candidates at most W end, so W that go on are always among them.
         count = min(2 * W, W * logits_BWV.shape[-1])
         top_BC, beam_BC, token_BC = likeliest(state.log_prob_BW, logits_BWV, allowed_BWV, count)
@@ -97,7 +101,7 @@ def beam_search(
         )
         alive_BW, kept_BW = jax.lax.top_k(jnp.where(ends_BC, NEVER, top_BC), W)
         parent_BW = jnp.take_along_axis(beam_BC, kept_BW, axis=1)
-        return _State(
+        return state._replace(
             t=state.t + 1,
             alive_BWT=_gather(ids_BCT, kept_BW),
             log_prob_BW=jnp.maximum(alive_BW, NEVER),
@@ -106,7 +110,7 @@ def beam_search(
             cache=cache,
         )
 
-    return search(unfinished, step, state, lengths).finished
+    return search(is_open, step, state, lengths).finished
 
 
 def _gather(x: jax.Array, index_BC: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """Greedy decoding and sampling: one hypothesis a sentence, one token at a time."""
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,17 +14,20 @@ from transformer.decoding.scores import (
     last_token,
     length_penalty,
     likeliest,
-    search,
 )
+from transformer.decoding.search import search
 
 
 class _State(NamedTuple):
     t: jax.Array
+    limit_B: jax.Array
+    key_B: jax.Array | None
     ids_B1T: jax.Array
     log_prob_B: jax.Array
     ended_B: jax.Array
     length_B: jax.Array
     cache: Any
+    context: Any
 
 
 def restrict(log_p_BV: jax.Array, temperature: float, top_k: int, top_p: float) -> jax.Array:
@@ -62,10 +65,11 @@ def _draw(
 def sample(
     step_fn: StepFn,
     cache: Any,
+    context: Any,
     limit_B: jax.Array,
     key_B: jax.Array | None,
     *,
-    lengths: Sequence[int],
+    lengths: tuple[int, int],
     alpha: float,
     bos_id: int,
     eos_id: int,
@@ -77,29 +81,29 @@ def sample(
     """Returns one hypothesis a row: the likeliest token at each step, or a random one.
 
     Args:
-      step_fn, cache, limit_B, lengths, alpha, bos_id, eos_id, forbidden: as in `beam_search`, W = 1.
+      step_fn, cache, context, limit_B, lengths, alpha, bos_id, eos_id, forbidden: as in `beam_search`, W = 1.
       key_B: a random key for each row, so that its sample does not depend on the others; unused
         at temperature 0.
       temperature, top_k, top_p: see `restrict`; temperature 0 takes the likeliest token (greedy).
     """
-    B = limit_B.shape[0]
-    alone_B1T = jnp.zeros((B, 1, lengths[-1]), jnp.int32)  # a beam of one place
 
-    def choose(logits_B1V: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        if temperature == 0 or key_B is None:
-            allowed_B1V = allowed(logits_B1V, t, limit_B, eos_id, forbidden)
-            log_p_B1, _, token_B1 = likeliest(jnp.zeros((B, 1)), logits_B1V, allowed_B1V, 1)
+    def choose(state: _State, logits_B1V: jax.Array) -> tuple[jax.Array, jax.Array]:
+        allow = partial(allowed, t=state.t, limit_B=state.limit_B, eos_id=eos_id, forbidden=forbidden)
+        if temperature == 0 or state.key_B is None:
+            none_B1 = jnp.zeros((len(logits_B1V), 1))
+            log_p_B1, _, token_B1 = likeliest(none_B1, logits_B1V, allow(logits_B1V), 1)
             return token_B1[:, 0], log_p_B1[:, 0]
-        log_p_B1V = allowed(jax.nn.log_softmax(logits_B1V), t, limit_B, eos_id, forbidden)
-        key_now_B = jax.vmap(jax.random.fold_in, (0, None))(key_B, t)
+        log_p_B1V = allow(jax.nn.log_softmax(logits_B1V))
+        key_now_B = jax.vmap(jax.random.fold_in, (0, None))(state.key_B, state.t)
         return _draw(log_p_B1V[:, 0], key_now_B, temperature, top_k, top_p)
 
     def step(state: _State) -> _State:
         token_B1 = last_token(state.ids_B1T, state.t, bos_id)
-        logits_B1V, cache = step_fn(token_B1, state.t, state.cache, alone_B1T)
-        token_B, gain_B = choose(logits_B1V.astype(jnp.float32), state.t)
+        alone_B1T = jnp.zeros_like(state.ids_B1T)  # a beam of one place
+        logits_B1V, cache = step_fn(token_B1, state.t, state.cache, alone_B1T, state.context)
+        token_B, gain_B = choose(state, logits_B1V.astype(jnp.float32))
         token_B = jnp.where(state.ended_B, 0, token_B).astype(jnp.int32)
-        return _State(
+        return state._replace(
             t=state.t + 1,
             ids_B1T=state.ids_B1T.at[:, 0, state.t].set(token_B),
             log_prob_B=state.log_prob_B + jnp.where(state.ended_B, 0.0, gain_B),
@@ -108,14 +112,10 @@ def sample(
             cache=cache,
         )
 
-    state = _State(
-        t=jnp.zeros((), jnp.int32),
-        ids_B1T=jnp.zeros((B, 1, lengths[-1]), jnp.int32),
-        log_prob_B=jnp.zeros(B),
-        ended_B=jnp.zeros(B, bool),
-        length_B=jnp.zeros(B, jnp.int32),
-        cache=cache,
-    )
-    state = search(lambda s: ~jnp.all(s.ended_B), step, state, lengths)
+    B = limit_B.shape[0]
+    zeros = dict(ids_B1T=jnp.zeros((B, 1, lengths[-1]), jnp.int32), log_prob_B=jnp.zeros(B))
+    counts = dict(ended_B=jnp.zeros(B, bool), length_B=jnp.zeros(B, jnp.int32))
+    start = _State(jnp.int32(0), limit_B, key_B, **zeros, **counts, cache=cache, context=context)
+    state = search(lambda s: ~s.ended_B, step, start, lengths)
     score_B = state.log_prob_B / length_penalty(state.length_B, alpha)
     return Hypotheses(state.ids_B1T, score_B[:, None], state.log_prob_B[:, None])

@@ -1,16 +1,15 @@
-"""What every way of decoding shares: hypotheses, their scores, what may come next, the cache's growth."""
+"""What every way of decoding shares: hypotheses, their scores, what may come next."""
 
-import itertools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-# (token_BW, t, cache, ancestor_BWT) -> (logits_BWV of the next token, cache with position t written).
-# The cache is never reordered: at position s, hypothesis w was at place ancestor_BWT[b, w, s] of the beam.
-StepFn = Callable[[jax.Array, jax.Array, Any, jax.Array], tuple[jax.Array, Any]]
-State = TypeVar("State", bound=Any)  # a NamedTuple with the fields `t` and `cache`
+# (token_BW, t, cache, ancestor_BWT, context) -> (logits_BWV of the next token, cache with position t
+# written). The cache is never reordered: at position s, hypothesis w was at place ancestor_BWT[b, w, s] of
+# the beam. The context is what stays the same from step to step.
+StepFn = Callable[[jax.Array, jax.Array, Any, jax.Array, Any], tuple[jax.Array, Any]]
 NEVER = -1e9  # log-probability of what must not happen; finite, so that sums and gathers stay finite
 
 
@@ -93,33 +92,3 @@ def likeliest(
     found_BK = jnp.take_along_axis(chosen_BK, index_BK // block, axis=1) * block + index_BK % block
     width = M // W * block
     return top_BK, found_BK // width, (found_BK % width).astype(jnp.int32)
-
-
-def search(
-    unfinished: Callable[[State], jax.Array],
-    step: Callable[[State], State],
-    state: State,
-    lengths: Sequence[int],
-) -> State:
-    """Returns the state after all steps; the cache grows in between, as each step reads all of it.
-
-    Args:
-      unfinished: whether there is anything left to do.
-      step: decodes position `state.t`.
-      state: before the first step; its cache is a pytree of arrays [B, H, T * W, ...], the places of the
-        beam side by side for each position.
-      lengths: T of the cache, one after the other, ascending; the last one is never exceeded.
-    """
-
-    for before, length in itertools.pairwise((lengths[0], *lengths)):
-
-        def grown(x: jax.Array, before: int = before, length: int = length) -> jax.Array:
-            more = x.shape[2] // before * (length - before)
-            return jnp.pad(x, [(0, 0), (0, 0), (0, more)] + [(0, 0)] * (x.ndim - 3))
-
-        def goes_on(state: State, length: int = length) -> jax.Array:
-            return unfinished(state) & (state.t < length)
-
-        state = state._replace(cache=jax.tree.map(grown, state.cache))
-        state = jax.lax.while_loop(goes_on, step, state)
-    return state

@@ -210,16 +210,16 @@ def _decode_batch(
     length_B = seg_BS.sum(axis=1)
     limit_B = jnp.where(length_B > 0, jnp.minimum(length_B + decode.max_extra_length, max_length), 1)
     greedy = decode.beam_size == 1 or decode.temperature > 0
-    # Few outputs are much longer than their sources: most never need the longest cache.
     lengths = min(S + _MOSTLY_LONGER, max_length), max_length
     cache = empty_cache(model.config, B, 1 if greedy else decode.beam_size, lengths[0])
 
     def step_fn(
-        token_BW: jax.Array, t: jax.Array, cache: Any, ancestor_BWT: jax.Array
+        token_BW: jax.Array, t: jax.Array, cache: Any, ancestor_BWT: jax.Array, context: Any
     ) -> tuple[jax.Array, Any]:
-        inputs = token_BW, t, cache, ancestor_BWT, source, seg_BS
+        inputs = token_BW, t, cache, ancestor_BWT, *context
         return model.apply({"params": params}, *inputs, method="decode_step")
 
+    context = source, seg_BS
     shared: dict[str, Any] = dict(
         lengths=lengths,
         alpha=decode.length_penalty,
@@ -230,9 +230,11 @@ def _decode_batch(
     if greedy:
         key_B = jax.vmap(lambda n_2: jax.random.fold_in(jax.random.fold_in(key, n_2[0]), n_2[1]))(number_B2)
         choice: dict[str, Any] = dict(temperature=decode.temperature, top_k=decode.top_k, top_p=decode.top_p)
-        found = sample(step_fn, cache, limit_B, key_B, **choice, **shared)
+        found = sample(step_fn, cache, context, limit_B, key_B, **choice, **shared)
     else:
-        found = beam_search(step_fn, cache, limit_B, beam_size=decode.beam_size, n_best=n_best, **shared)
+        found = beam_search(
+            step_fn, cache, context, limit_B, beam_size=decode.beam_size, n_best=n_best, **shared
+        )
     # Every process reads all rows, also those that other processes decoded.
     return jax.tree.map(lambda x: shard(x, "_" * x.ndim), found)
 

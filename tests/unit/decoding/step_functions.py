@@ -19,22 +19,20 @@ class Recurrent:
         self.U = sharpness * draw.normal(size=(size, vocab))
         self.first_BK = draw.normal(size=(batch, size))  # what makes the rows differ
 
-    def step(self, token_BW: Any, t: Any, cache: Any, ancestor_BWT: Any) -> tuple[Any, Any]:
-        first_B1TK, h_B1NK = cache  # N: T * W
+    def step(self, token_BW: Any, t: Any, cache: Any, ancestor_BWT: Any, first_BK: Any) -> tuple[Any, Any]:
         B, W = token_BW.shape
-        h_BTWK = h_B1NK.reshape(B, -1, W, h_B1NK.shape[-1])
+        h_BTWK = cache.reshape(B, -1, W, cache.shape[-1])
         parent_BW = ancestor_BWT[:, :, t - 1]
         h_BWK = jnp.take_along_axis(h_BTWK[:, t - 1], parent_BW[..., None], axis=1)
-        h_BWK = jnp.where(t == 0, first_B1TK[:, 0, :1], h_BWK)
+        h_BWK = jnp.where(t == 0, first_BK[:, None], h_BWK)
         h_BWK = jnp.tanh(h_BWK @ jnp.float32(self.A) + jnp.float32(self.E)[token_BW])
-        written_B1NK = h_BTWK.at[:, t].set(h_BWK).reshape(h_B1NK.shape)
-        return h_BWK @ jnp.float32(self.U), (first_B1TK, written_B1NK)
+        return h_BWK @ jnp.float32(self.U), h_BTWK.at[:, t].set(h_BWK).reshape(cache.shape)
 
-    def cache(self, width: int, length: int, rows: slice = slice(None)) -> Any:
+    def start(self, width: int, length: int, rows: slice = slice(None)) -> tuple[Any, Any]:
+        """Cache and context."""
         first_BK = jnp.float32(self.first_BK[rows])
         B, K = first_BK.shape
-        first_B1TK = jnp.broadcast_to(first_BK[:, None, None], (B, 1, length, K))
-        return first_B1TK, jnp.zeros((B, 1, length * width, K))
+        return jnp.zeros((B, 1, length * width, K)), first_BK
 
     def log_probs(self, row: int, prefix: tuple[int, ...]) -> np.ndarray:
         """Log-probabilities of what follows `prefix` in a row."""

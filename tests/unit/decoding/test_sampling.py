@@ -47,11 +47,11 @@ def keys():
     ],
 )
 def test_samples_have_the_probabilities_that_were_asked_for(keys, choice):
-    def step(token_B1, t, cache, ancestor_B1T):
+    def step(token_B1, t, cache, ancestor_B1T, context):
         return jnp.broadcast_to(jnp.float32(LOGITS), (*token_B1.shape, len(LOGITS))), cache
 
-    fixed = dict(lengths=(2,), alpha=0.0, bos_id=BOS, eos_id=EOS, forbidden=(BOS,))
-    found = jax.jit(lambda limit_B, keys: sample(step, (), limit_B, keys, **fixed, **choice))(
+    fixed = dict(lengths=(1, 2), alpha=0.0, bos_id=BOS, eos_id=EOS, forbidden=(BOS,))
+    found = jax.jit(lambda limit_B, keys: sample(step, (), (), limit_B, keys, **fixed, **choice))(
         jnp.full(DRAWS, 2), keys
     )
     first_B = np.asarray(found.ids_BWT[:, 0, 0])
@@ -85,7 +85,7 @@ def run(model):
     def compiled(start, limit_B, key_B, temperature, alpha):
         return sample(
             model.step,
-            start,
+            *start,
             limit_B,
             key_B,
             lengths=(2, 6),
@@ -98,7 +98,7 @@ def run(model):
 
     def call(seed, temperature=1.0, alpha=0.0, rows=slice(None)):
         key_B = jax.random.split(jax.random.key(seed), len(LIMITS))[rows]
-        found = compiled(model.cache(1, 2, rows), jnp.array(LIMITS[rows]), key_B, temperature, alpha)
+        found = compiled(model.start(1, 2, rows), jnp.array(LIMITS[rows]), key_B, temperature, alpha)
         return jax.tree.map(np.asarray, found)
 
     return call

@@ -1,0 +1,60 @@
+"""The loop over positions, with no more rows and no longer a cache than it needs."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+State = TypeVar("State", bound=Any)
+_FEWER = 4  # a quarter of the rows goes on alone
+_MANY = 32  # rows that are worth it
+
+
+def search(
+    is_open: Callable[[State], jax.Array],
+    step: Callable[[State], State],
+    state: State,
+    lengths: tuple[int, int],
+) -> State:
+    """Decodes until no row is open.
+
+    Most outputs are hardly longer than their sources, and a few rows keep all others waiting. So the
+    search begins with a short cache, and as soon as a quarter of the rows is left, or the cache is
+    full, the open rows go on alone with a longer one, so many at a time.
+
+    Args:
+      is_open: state -> bool [B], which rows are not done.
+      step: decodes position `state.t`.
+      state: a NamedTuple before the first step: `t`, a scalar, and pytrees of arrays that begin with B. Its
+        `cache` has arrays [B, H, T * W, ...]: for each position the places of the beam side by side.
+      lengths: T of the cache at first, and T that is never exceeded.
+
+    Returns:
+      The state after all steps, without `t` and `cache`.
+    """
+    first, last = lengths
+    B = is_open(state).shape[0]
+    # Rows of a mesh stay on their devices.
+    few = B // _FEWER if B >= _MANY and jax.sharding.get_abstract_mesh().empty else B
+
+    def run(state: State, most_open: int, length: int) -> State:
+        return jax.lax.while_loop(lambda s: (is_open(s).sum() > most_open) & (s.t < length), step, state)
+
+    def longer(x: jax.Array) -> jax.Array:
+        more = x.shape[2] // first * (last - first)
+        return jnp.pad(x, [(0, 0), (0, 0), (0, more)] + [(0, 0)] * (x.ndim - 3))
+
+    state = run(state, few if few < B else 0, first)
+    t, cache = state.t, state.cache
+
+    def finish_some(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        whole, left_B = carry
+        chosen = jnp.argsort(~left_B, stable=True)[:few]
+        part = jax.tree.map(lambda x: x[chosen], whole._replace(cache=cache))
+        part = part._replace(t=t, cache=jax.tree.map(longer, part.cache))
+        done = run(part, 0, last)._replace(t=None, cache=None)
+        return jax.tree.map(lambda x, new: x.at[chosen].set(new), whole, done), left_B.at[chosen].set(False)
+
+    start = state._replace(t=None, cache=None), is_open(state)
+    return jax.lax.while_loop(lambda carry: carry[1].any(), finish_some, start)[0]
