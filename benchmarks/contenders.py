@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
 # glibc gives large blocks back to the system at once and is given them anew, page by page, in every step.
-# These keep them, and ask for huge pages.
+# These keep them, for all threads in one place, and ask for huge pages.
 TUNED = ":".join(
     f"glibc.malloc.{name}"
-    for name in ("mmap_threshold=17179869184", "trim_threshold=17179869184", "hugetlb=1")
+    for name in ("mmap_threshold=17179869184", "trim_threshold=17179869184", "hugetlb=1", "arena_max=1")
 )
 MKL = PEERS / "mkl_intel.so"
 
