@@ -14,6 +14,7 @@ from transformer.config import RunConfig
 from transformer.errors import CheckpointError, ConfigError, DivergedError
 from transformer.inference.model_directory import choose_step, load_model
 from transformer.io.checkpoint import Checkpoints
+from transformer.io.checkpoint_folder import best_steps
 from transformer.io.devices import make_mesh
 from transformer.io.workdir import Workdir
 from transformer.run import loop as loop_module
@@ -51,10 +52,10 @@ def test_the_latest_and_the_best_are_kept(tmp_path, metric, sign, processes):
     reader = Checkpoints(tmp_path)
     assert reader.steps() == [2, 5, 7, 8]
     assert reader.metrics(5) == scores[5] and reader.metrics(7) is None
-    assert reader.best(metric, 1) == [2]
-    assert reader.best(metric, 9) == [2, 5, 8]
+    assert best_steps(tmp_path, metric, 1) == [2]
+    assert best_steps(tmp_path, metric, 9) == [2, 5, 8]
     with pytest.raises(CheckpointError, match=r"no checkpoint has 'chrf'"):
-        reader.best("chrf", 1)
+        best_steps(tmp_path, "chrf", 1)
     items, position = reader.restore(5, {"params": {"x": jnp.zeros(3, int)}})
     assert position == {"step": 5} and items["params"]["x"].tolist() == [5, 5, 5]
     reader.close()
@@ -76,11 +77,7 @@ def test_choosing_a_step(tmp_path):
     save(tmp_path / "plain", config.run, {3: None, 5: None})
 
     def choose(name, wanted):
-        reader = Checkpoints(tmp_path / name)
-        try:
-            return choose_step(reader, wanted, config, tmp_path / name)
-        finally:
-            reader.close()
+        return choose_step(tmp_path / name, wanted, config.run.best_metric, tmp_path / name)
 
     assert [choose("scored", w) for w in ("best", "last", "2", "8")] == [4, 8, 2, 8]
     assert [choose("plain", w) for w in ("best", "last", "3")] == [5, 5, 3]

@@ -46,6 +46,7 @@ WALLS = {
     "sacrebleu": ["transformer.metrics"],
     "sentencepiece": ["transformer.data.tokenizer"],
     "tensorboardX": ["transformer.io.event_file"],
+    "tensorstore": ["transformer.io.arrays"],
     "tensorflow_datasets": ["transformer.data.tfds_source"],
     "xxhash": ["transformer.io.digests"],
 }

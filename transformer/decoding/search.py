@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 State = TypeVar("State", bound=Any)
 _FEWER = 4  # a quarter of the rows goes on alone
-_MANY = 32  # rows that are worth it
+_MANY = 8  # rows that are worth it
 
 
 def search(
@@ -31,28 +31,32 @@ def search(
       lengths: T of the cache at first, and T that is never exceeded.
 
     Returns:
-      The state after all steps, without `t` and `cache`.
+      The state after all steps; of `t` and `cache` nothing is promised.
     """
     first, last = lengths
     B = is_open(state).shape[0]
-    # Rows of a mesh stay on their devices.
-    few = B // _FEWER if B >= _MANY and jax.sharding.get_abstract_mesh().empty else B
 
     def run(state: State, most_open: int, length: int) -> State:
         return jax.lax.while_loop(lambda s: (is_open(s).sum() > most_open) & (s.t < length), step, state)
 
-    def longer(x: jax.Array) -> jax.Array:
-        more = x.shape[2] // first * (last - first)
-        return jnp.pad(x, [(0, 0), (0, 0), (0, more)] + [(0, 0)] * (x.ndim - 3))
+    def longer(cache: Any) -> Any:
+        def pad(x: jax.Array) -> jax.Array:
+            more = x.shape[2] // first * (last - first)
+            return jnp.pad(x, [(0, 0), (0, 0), (0, more)] + [(0, 0)] * (x.ndim - 3))
 
-    state = run(state, few if few < B else 0, first)
+        return jax.tree.map(pad, cache)
+
+    if B < _MANY or not jax.sharding.get_abstract_mesh().empty:  # rows of a mesh stay on their devices
+        return run(state._replace(cache=longer(state.cache)), 0, last)
+    few = B // _FEWER
+    state = run(state, few, first)
     t, cache = state.t, state.cache
 
     def finish_some(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
         whole, left_B = carry
         chosen = jnp.argsort(~left_B, stable=True)[:few]
         part = jax.tree.map(lambda x: x[chosen], whole._replace(cache=cache))
-        part = part._replace(t=t, cache=jax.tree.map(longer, part.cache))
+        part = part._replace(t=t, cache=longer(part.cache))
         done = run(part, 0, last)._replace(t=None, cache=None)
         return jax.tree.map(lambda x, new: x.at[chosen].set(new), whole, done), left_B.at[chosen].set(False)
 

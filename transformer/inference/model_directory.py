@@ -10,7 +10,8 @@ from jax.sharding import SingleDeviceSharding
 from transformer.config import Config
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError
-from transformer.io.checkpoint import Checkpoints
+from transformer.io.arrays import read_item
+from transformer.io.checkpoint_folder import best_steps, complete_steps, scored_steps
 from transformer.io.workdir import Workdir
 from transformer.model.size import parameter_shapes
 from transformer.model.transformer import Transformer
@@ -50,29 +51,24 @@ def load_model(path: str | Path, checkpoint: str = "best") -> LoadedModel:
     config = workdir.load_config()
     tokenizer = Tokenizer.load(workdir.tokenizer)
     model = Transformer(config.model, tokenizer.source_vocab, tokenizer.target_vocab)
-    checkpoints = Checkpoints(workdir.checkpoints)
-    try:
-        step = choose_step(checkpoints, checkpoint, config, workdir.root)
-        params = restore_params(checkpoints, step, model, config)
-    finally:
-        checkpoints.close()
+    step = choose_step(workdir.checkpoints, checkpoint, config.run.best_metric, workdir.root)
+    params = restore_params(workdir.checkpoints, step, model, config)
     return LoadedModel(config, tokenizer, model, params, step)
 
 
-def choose_step(checkpoints: Checkpoints, wanted: str, config: Config, root: Path) -> int:
-    """Returns the step meant by "best", "last" or a number.
+def choose_step(checkpoints: Path, wanted: str, metric: str, root: Path) -> int:
+    """Returns the step meant by "best" (by that metric), "last" or a number.
 
     Raises:
       CheckpointError: if there is none.
     """
-    steps = checkpoints.steps()
+    steps = complete_steps(checkpoints)
     if not steps:
         raise CheckpointError(f"{root}: has no complete checkpoint yet; train it first")
     if wanted == "last":
         return steps[-1]
     if wanted == "best":
-        evaluated = any(checkpoints.metrics(s) for s in steps)
-        return checkpoints.best(config.run.best_metric, 1)[0] if evaluated else steps[-1]
+        return best_steps(checkpoints, metric, 1)[0] if scored_steps(checkpoints) else steps[-1]
     if not wanted.isdigit() or int(wanted) not in steps:
         raise CheckpointError(
             f"{root}: has no checkpoint '{wanted}'; choose best, last or one of {', '.join(map(str, steps))}"
@@ -80,10 +76,10 @@ def choose_step(checkpoints: Checkpoints, wanted: str, config: Config, root: Pat
     return int(wanted)
 
 
-def restore_params(checkpoints: Checkpoints, step: int, model: Transformer, config: Config) -> Any:
+def restore_params(checkpoints: Path, step: int, model: Transformer, config: Config) -> Any:
     """Returns the parameters of a checkpoint on the first device: the moving average if there is one."""
     item = "ema" if config.optim.ema_decay else "params"
-    return checkpoints.restore(step, {item: param_shapes(model)})[0][item]
+    return read_item(checkpoints, step, item, param_shapes(model))
 
 
 def param_shapes(model: Transformer) -> Any:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import math
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,13 +13,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from transformer.config import RunConfig
-from transformer.errors import CheckpointError, did_you_mean
+from transformer.errors import CheckpointError
 from transformer.io import checkpoint_folder as files
 from transformer.io.agreement import everywhere, of_first
-from transformer.io.checkpoint_folder import Metrics
 from transformer.io.digests import find_damage, write_digests
 from transformer.io.host_copies import HostCopies
 from transformer.io.mismatch import find_mismatch
+from transformer.io.ranking import Metrics, ranked
 from transformer.io.save_failures import SaveFailures, in_one_line
 
 _ARRAYS = ("params", "optimizer", "ema")
@@ -187,7 +186,7 @@ class Checkpoints:
             shapes or dtypes.
         """
         if damage := find_damage(self._folder / str(step), [*like, "position"]):
-            raise self._unusable(step, damage)
+            raise files.unusable(self._folder, step, damage)
         return self._read(step, like)
 
     def _read(self, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -200,15 +199,8 @@ class Checkpoints:
         except CheckpointError:
             raise
         except Exception as error:  # Orbax raises many kinds
-            raise self._unusable(step, in_one_line(error)) from None
+            raise files.unusable(self._folder, step, in_one_line(error)) from None
         return {name: found[name] for name in like}, found["position"]
-
-    def _unusable(self, step: int, reason: str) -> CheckpointError:
-        others = [s for s in self.steps() if s != step]
-        return CheckpointError(
-            f"{self._folder / str(step)}: cannot be restored ({reason}); "
-            f"move it away to continue from {others[-1] if others else 'the start'}"
-        )
 
     def _check_arrays(self, step: int, like: dict[str, Any]) -> None:
         """Refuses what Orbax would cast or leave out without a word."""
@@ -222,20 +214,6 @@ class Checkpoints:
     def metrics(self, step: int) -> Metrics | None:
         """Returns the dev scores of a checkpoint, if it was evaluated and they are not damaged."""
         return files.read_metrics(self._folder, step)
-
-    def best(self, metric: str, count: int) -> list[int]:
-        """Returns at most `count` evaluated steps, the best first.
-
-        Raises:
-          CheckpointError: if no checkpoint has this metric.
-        """
-        scored = self._scored()
-        if not (ranked := _ranked(scored, metric)):
-            names = {name for m in scored.values() for name in m}
-            raise CheckpointError(
-                f"{self._folder}: no checkpoint has '{metric}'{did_you_mean(metric, names)}"
-            )
-        return ranked[:count]
 
     def close(self) -> None:
         """Completes the save that was begun and lets go of the folder.
@@ -278,36 +256,16 @@ class Checkpoints:
             self._prune()
         return None
 
-    def _scored(self) -> dict[int, Metrics]:
-        return {step: m for step in self.steps() if (m := self.metrics(step)) is not None}
-
     def _prune(self) -> None:
         """Removes the checkpoints that are neither among the latest nor among the best."""
         assert self._run is not None
-        steps, ranked = self.steps(), _ranked(self._scored(), self._run.best_metric)
-        kept = {*steps[-self._run.keep_latest :], *ranked[: self._run.keep_best]}
+        steps, best = self.steps(), ranked(files.scored_steps(self._folder), self._run.best_metric)
+        kept = {*steps[-self._run.keep_latest :], *best[: self._run.keep_best]}
         for step in (s for s in steps if s not in kept):
             try:
                 files.remove(self._folder, step)
             except OSError as error:
                 self._note(f"warning: the old checkpoint {step} could not be removed: {in_one_line(error)}")
-
-
-def lower_is_better(metric: str) -> bool:
-    """Returns whether a smaller value of a dev metric is the better one."""
-    return metric == "nll"
-
-
-def is_better(metric: str, value: float, than: float) -> bool:
-    """Returns whether one value of a dev metric is truly better than another."""
-    return value < than if lower_is_better(metric) else value > than
-
-
-def _ranked(scored: dict[int, Metrics], metric: str) -> list[int]:
-    """Returns the steps that have a metric, the best first; of equals the newest."""
-    sign = 1 if lower_is_better(metric) else -1
-    known = {s: sign * m[metric] for s, m in scored.items() if not math.isnan(m.get(metric, math.nan))}
-    return sorted(known, key=lambda s: (known[s], -s))
 
 
 def _array_handler() -> ocp.PyTreeCheckpointHandler:

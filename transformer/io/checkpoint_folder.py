@@ -14,11 +14,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from transformer.errors import CheckpointError
+from transformer.errors import CheckpointError, did_you_mean
 from transformer.io.digests import add_digest, find_damage
+from transformer.io.ranking import Metrics, ranked
 from transformer.io.workdir import write_json
-
-Metrics = dict[str, float]
 
 _METRICS = "metrics/metrics"
 # The last kind was left behind before there was `.saving`.
@@ -114,6 +113,33 @@ def use_newest(folder: Path, strict: bool, rename: bool, note: Callable[[str], N
                 kept = f", cannot be renamed ({error.strerror})"
         note(f"warning: {where} is damaged{kept}: {damage}; using {sound} instead")
     return sound
+
+
+def unusable(folder: Path, step: int, reason: str) -> CheckpointError:
+    """Returns the error of a checkpoint that cannot be read, with what there is instead."""
+    others = [s for s in complete_steps(folder) if s != step]
+    return CheckpointError(
+        f"{folder / str(step)}: cannot be restored ({reason}); "
+        f"move it away to continue from {others[-1] if others else 'the start'}"
+    )
+
+
+def scored_steps(folder: Path) -> dict[int, Metrics]:
+    """Returns the dev scores of each checkpoint that has been evaluated."""
+    return {step: m for step in complete_steps(folder) if (m := read_metrics(folder, step)) is not None}
+
+
+def best_steps(folder: Path, metric: str, count: int) -> list[int]:
+    """Returns at most `count` evaluated steps, the best first.
+
+    Raises:
+      CheckpointError: if no checkpoint has this metric.
+    """
+    scored = scored_steps(folder)
+    if not (best := ranked(scored, metric)):
+        names = {name for m in scored.values() for name in m}
+        raise CheckpointError(f"{folder}: no checkpoint has '{metric}'{did_you_mean(metric, names)}")
+    return best[:count]
 
 
 def read_metrics(folder: Path, step: int) -> Metrics | None:

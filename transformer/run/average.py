@@ -9,6 +9,7 @@ from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError
 from transformer.inference.model_directory import restore_params
 from transformer.io.checkpoint import Checkpoints
+from transformer.io.checkpoint_folder import best_steps, complete_steps
 from transformer.io.workdir import Workdir
 from transformer.model.transformer import Transformer
 
@@ -36,8 +37,8 @@ def average(model: str, output: str, last: int | None = None, best: int | None =
     wanted = last or best or 0
     if wanted < 1:
         raise ConfigError("--last or --best: how many checkpoints to average, at least 1")
-    checkpoints = Checkpoints(source.checkpoints)
-    steps = checkpoints.steps()[-wanted:] if last else checkpoints.best(config.run.best_metric, wanted)
+    folder = source.checkpoints
+    steps = complete_steps(folder)[-wanted:] if last else best_steps(folder, config.run.best_metric, wanted)
     if len(steps) < wanted:
         raise CheckpointError(
             f"{model}: has {len(steps)} checkpoints to average, not {wanted}; "
@@ -46,10 +47,9 @@ def average(model: str, output: str, last: int | None = None, best: int | None =
     module = Transformer(config.model, tokenizer.source_vocab, tokenizer.target_vocab)
     total = None
     for step in steps:
-        params = jax.tree.map(np.asarray, restore_params(checkpoints, step, module, config))
+        params = jax.tree.map(np.asarray, restore_params(folder, step, module, config))
         part = jax.tree.map(lambda x: x.astype(np.float64) / len(steps), params)
         total = part if total is None else jax.tree.map(np.add, total, part)
-    checkpoints.close()
     mean = jax.tree.map(lambda m, x: m.astype(x.dtype), total, params)
     averaged = dataclasses.replace(config, optim=dataclasses.replace(config.optim, ema_decay=0.0))
     tokenizer.save(target.tokenizer)

@@ -16,10 +16,11 @@ from transformer.data.batch import pad_rows
 from transformer.data.pipeline import TrainingBatch, training_batches
 from transformer.data.subwords import augmentation
 from transformer.errors import ConfigError, DataError, DivergedError
-from transformer.io.checkpoint import Checkpoints, is_better
+from transformer.io.checkpoint import Checkpoints
 from transformer.io.checkpoint_folder import check_space
 from transformer.io.devices import make_votes, row_shards, to_devices
 from transformer.io.goodput import LOST, TRAINING, Goodput
+from transformer.io.ranking import is_better
 from transformer.io.runlog import RunLog, SilentLog
 from transformer.io.workdir import Workdir
 from transformer.model.transformer import Transformer

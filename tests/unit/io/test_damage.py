@@ -12,7 +12,7 @@ import pytest
 from transformer.config import RunConfig
 from transformer.errors import CheckpointError
 from transformer.io.checkpoint import Checkpoints
-from transformer.io.checkpoint_folder import newest_sound
+from transformer.io.checkpoint_folder import best_steps, newest_sound
 
 RUN = RunConfig(keep_latest=3, keep_best=1, best_metric="nll")
 
@@ -186,12 +186,12 @@ def test_only_the_items_that_are_read_have_to_be_sound(folder):
 
 def test_damaged_scores_are_no_scores(folder):
     reader = Checkpoints(folder)
-    assert reader.best("nll", 9) == [10, 20, 30]
+    assert best_steps(folder, "nll", 9) == [10, 20, 30]
     harm(folder / "10" / "metrics" / "metrics", "cut", random.Random(0))
     file = folder / "20" / "metrics" / "metrics"
     file.write_text(file.read_text().replace("20.0", "10.0"))
     assert reader.metrics(10) is None and reader.metrics(20) is None
-    assert reader.best("nll", 9) == [30]
+    assert best_steps(folder, "nll", 9) == [30]
     reader.close()
     save(folder, [40, 50])
 
