@@ -1,5 +1,6 @@
 """Parameters, FLOPs and memory against the paper's sizes, XLA's own counts and real trees."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -62,6 +63,15 @@ def test_parameters_of_every_option() -> None:
         "output": w * d,
     }
     assert count_parameters(Transformer(config, v, w)) == {**expected, "total": sum(expected.values())}
+
+
+@pytest.mark.parametrize(
+    "form", [dict(), dict(scan_layers=True, num_decoder_layers=2), dict(norm="pre", positions="learned")]
+)
+def test_shapes_are_those_of_an_initialised_model(form: dict) -> None:
+    model = Transformer(dataclasses.replace(SMALL, **form), 30, 30)
+    params = jax.jit(model.init)(jax.random.key(0), *(jnp.ones((1, 1), jnp.int32),) * 6)["params"]
+    assert jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params) == parameter_shapes(model)
 
 
 def test_forward_flops_are_what_xla_counts() -> None:
