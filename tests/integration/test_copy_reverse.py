@@ -23,7 +23,7 @@ def draw_lines(count: int) -> list[str]:
     return list(lines)
 
 
-@pytest.mark.parametrize("task", ["copy", "reverse"])
+@pytest.mark.parametrize("task", [pytest.param("copy", marks=pytest.mark.slow), "reverse"])
 def test_a_small_model_learns(tmp_path: Path, task: str):
     sources = draw_lines(TRAIN + DEV + TEST)
     targets = sources if task == "copy" else [line[::-1] for line in sources]

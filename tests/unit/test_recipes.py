@@ -36,6 +36,9 @@ SIZES = {
     "run.eval_lines": 2,
 }
 
+# Between them they have nearly every option that recipes set; the others' steps are in `make test-slow`.
+OFTEN = ("iwslt14_de_en", "multi30k_en_de_tiny", "text", "wmt14_en_de_big")
+
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
 
 
@@ -72,7 +75,9 @@ def overrides(tmp_path_factory) -> list[str]:
     return [f"--config.{key}={value}" for key, value in {**SIZES, **files}.items()]
 
 
-@every_recipe
+@pytest.mark.parametrize(
+    "recipe", [r if Path(r).stem in OFTEN else pytest.param(r, marks=pytest.mark.slow) for r in RECIPES]
+)
 def test_one_step(recipe, overrides, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = load_config(recipe, overrides)
