@@ -54,11 +54,14 @@ def search(
 
     def finish_some(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
         whole, left_B = carry
-        chosen = jnp.argsort(~left_B, stable=True)[:few]
+        chosen = jnp.argsort(~left_B, stable=True)[:few]  # filled up with rows that are done
         part = jax.tree.map(lambda x: x[chosen], whole._replace(cache=cache))
         part = part._replace(t=t, cache=longer(part.cache))
         done = run(part, 0, last)._replace(t=None, cache=None)
-        return jax.tree.map(lambda x, new: x.at[chosen].set(new), whole, done), left_B.at[chosen].set(False)
+        # Those went over old positions again: their results are dropped.
+        kept = jnp.where(left_B[chosen], chosen, B)
+        whole = jax.tree.map(lambda x, new: x.at[kept].set(new, mode="drop"), whole, done)
+        return whole, left_B.at[chosen].set(False)
 
     start = state._replace(t=None, cache=None), is_open(state)
     return jax.lax.while_loop(lambda carry: carry[1].any(), finish_some, start)[0]

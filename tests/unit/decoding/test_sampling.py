@@ -98,7 +98,7 @@ def run(model):
 
     def call(seed, temperature=1.0, alpha=0.0, rows=slice(None)):
         key_B = jax.random.split(jax.random.key(seed), len(LIMITS))[rows]
-        found = compiled(model.start(1, 2, rows), jnp.array(LIMITS[rows]), key_B, temperature, alpha)
+        found = compiled(model.start(1, 2, rows), jnp.array(LIMITS)[rows], key_B, temperature, alpha)
         return jax.tree.map(np.asarray, found)
 
     return call
@@ -140,3 +140,14 @@ def test_a_rows_sample_does_not_depend_on_the_other_rows(run):
         alone = run(5, rows=slice(row, row + 1))
         np.testing.assert_array_equal(alone.ids_BWT[0], together.ids_BWT[row])
         np.testing.assert_allclose(alone.log_prob_BW[0], together.log_prob_BW[row], atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_of_many_rows_the_last_ones_go_on_alone_in_groups(run, temperature):
+    """Groups are filled up with rows that are done, which must stay as they are."""
+    among_five = run(5, temperature)
+    for count in (60, 37):
+        rows = np.random.default_rng(count).permutation(count) % len(LIMITS)
+        found = run(5, temperature, rows=rows)
+        np.testing.assert_array_equal(found.ids_BWT, among_five.ids_BWT[rows])
+        np.testing.assert_allclose(found.log_prob_BW, among_five.log_prob_BW[rows], atol=1e-5)
