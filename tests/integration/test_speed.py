@@ -23,7 +23,7 @@ V, ROWS, LENGTH = 8000, 32, 64
 CONFIG = Config(
     model=ModelConfig(d_model=256, d_ff=1024, num_heads=4, num_encoder_layers=2, num_decoder_layers=2)
 )
-MEASURED = 0.67  # our time over that of the plain step, on 2 cores: 0.63 to 0.70 in six runs
+MEASURED = 0.67  # our time over that of the plain step, on 2 cores: 0.63 to 0.70 in five runs
 ROUNDS = 4
 
 

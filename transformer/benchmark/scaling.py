@@ -48,20 +48,20 @@ def run(args: argparse.Namespace) -> int:
             file = Path(scratch, "report.json")
             _measure([*words, f"--mesh={mesh}", f"--json={file}", *args.overrides], mesh)
             results.append(json.loads(file.read_text()))
-    rows, simulated = compare(meshes, results), is_simulated(results)
-    for line in (*_heading(results[0], simulated), "", *table(rows)):
+    rows, shared = compare(meshes, results), is_simulated(results)
+    for line in (*_heading(results[0], shared), "", *table(rows)):
         print(line)
-    report.write(args.json, {"benchmark": "scaling", "simulated": simulated, "meshes": rows, "runs": results})
+    report.write(args.json, {"benchmark": "scaling", "simulated": shared, "meshes": rows, "runs": results})
     return 0
 
 
-def _heading(first: Mapping[str, Any], simulated: bool) -> list[str]:
+def _heading(first: Mapping[str, Any], shared: bool) -> list[str]:
     host = first["host"]
     lines = [
         f"data    {first['data']}; the same global batch on every mesh",
         f"device  {first['devices']['kind']}; {host['processor']}, {host['usable_cores']} cores usable",
     ]
-    if simulated:
+    if shared:
         lines += [
             "note    the devices are simulated and share the cores, so only the overhead of dividing shows:",
             "        efficiency is tokens/s over those of the first mesh, whatever the number of devices",
