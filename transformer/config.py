@@ -56,6 +56,7 @@ class ModelConfig:
     activation: Literal["relu", "gelu", "swish"] = "relu"
     positions: Literal["sinusoidal", "sinusoidal_halves", "learned"] = "sinusoidal"
     tied_embeddings: Literal["all", "target", "none"] = "all"  # which matrices are the output's (3.4)
+    attention_implementation: Literal["xla", "cudnn"] = "xla"  # cudnn: fused, for NVIDIA GPUs
     attention_bias: bool = False  # the paper's projections W^Q, W^K, W^V, W^O have none
     dtype: Dtype = "float32"  # of computation
     param_dtype: Dtype = "float32"  # of parameters
@@ -179,6 +180,7 @@ class RunConfig:
     patience: int = 0  # evaluations without a better best_metric before stopping; 0: never stop
     init_seed: int = 0
     dropout_seed: int = 0
+    dropout_prng: Literal["threefry2x32", "rbg"] = "threefry2x32"  # rbg: faster on TPUs, bits depend on mesh
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ FREE = frozenset(
         "model.dropout_rate",
         "model.attention_dropout_rate",
         "model.activation_dropout_rate",
+        "model.attention_implementation",
         "model.dtype",  # of the computation; parameters keep theirs
         "model.remat",
         "data.root",
@@ -34,7 +35,7 @@ FREE = frozenset(
         *("mesh." + field.name for field in dataclasses.fields(MeshConfig)),
         *("run." + field.name for field in dataclasses.fields(RunConfig)),
     }
-) - {"run.init_seed", "run.dropout_seed"}
+) - {"run.init_seed", "run.dropout_seed", "run.dropout_prng"}
 
 FIXED = frozenset(
     {
@@ -94,5 +95,6 @@ FIXED = frozenset(
         "optim.ema_decay",  # a run without an average has none to go on with
         "run.init_seed",
         "run.dropout_seed",
+        "run.dropout_prng",
     }
 )

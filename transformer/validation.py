@@ -87,6 +87,8 @@ def _together(config: "Config") -> Iterator[str]:
         )
     if model.positions != "learned" and model.d_model % 2:
         yield f"model.d_model: sinusoidal positions need an even size, got {model.d_model}"
+    if model.attention_implementation == "cudnn":
+        yield from _cudnn(config)
     if model.tied_embeddings == "all" and not config.tokenizer.joint:
         yield (
             "model.tied_embeddings: 'all' needs one vocabulary; set config.tokenizer.joint=true, "
@@ -117,3 +119,18 @@ def _together(config: "Config") -> Iterator[str]:
     sizes = dataclasses.astuple(config.mesh)
     if not all(s == -1 or s > 0 for s in sizes) or sizes.count(-1) > 1:
         yield f"mesh: sizes must be above 0 and at most one -1, got {sizes}"
+
+
+def _cudnn(config: "Config") -> Iterator[str]:
+    """Yields what cuDNN's fused attention cannot do."""
+    model, key = config.model, "model.attention_implementation: 'cudnn'"
+    head = model.d_model // max(model.num_heads, 1)
+    if model.dtype != "bfloat16":
+        yield f"{key} computes in bfloat16 alone; set config.model.dtype=bfloat16, or choose 'xla'"
+    if model.attention_dropout_rate:
+        yield f"{key} has no dropout on weights; set config.model.attention_dropout_rate=0, or choose 'xla'"
+    if head % 8 or head > 128:
+        yield f"{key} needs a head size that is a multiple of 8 and at most 128, got {head}; choose 'xla'"
+    lengths = (config.row_length,) if config.data.packing else (*config.data.buckets, model.max_length)
+    if odd := [length for length in lengths if length % 2]:
+        yield f"{key} needs rows of an even length, got {odd[0]} (data.row_length, buckets, model.max_length)"

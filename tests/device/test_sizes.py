@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh
 
 from transformer.config import Config, MeshConfig, ModelConfig, OptimConfig
 from transformer.errors import ConfigError
-from transformer.io.devices import check_sizes, make_mesh
+from transformer.io.devices import check_attention, check_sizes, make_mesh
 from transformer.model.transformer import Transformer
 from transformer.run.dry_run import collective_lines, rows_of_a_step, state_lines
 from transformer.steps.collectives import Collective
@@ -31,6 +31,13 @@ SHAPE = {"data": 2, "fsdp": 4, "tensor": 2}
 def test_meshes_that_the_devices_cannot_fill(sizes: tuple[int, int, int], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         make_mesh(MeshConfig(*sizes))
+
+
+def test_cudnn_is_refused_without_an_nvidia_gpu() -> None:
+    mesh, model = make_mesh(MeshConfig()), ModelConfig(attention_implementation="cudnn")
+    with pytest.raises(ConfigError, match="'cudnn' needs NVIDIA GPUs, the devices are cpu; choose 'xla'"):
+        check_attention(mesh, model)
+    check_attention(mesh, ModelConfig())
 
 
 def test_one_size_may_be_what_remains() -> None:

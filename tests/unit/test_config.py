@@ -25,6 +25,7 @@ from transformer.errors import ConfigError
 from transformer.recipes import load_config
 from transformer.validation import _FRACTIONS, _MAY_BE_NEGATIVE, _POSITIVE, _SHARES
 
+CUDNN = ("model.attention_implementation=cudnn", "model.dtype=bfloat16")
 RECIPE = "from transformer.config import default_config\n\n\ndef get_config():\n    return default_config()\n"
 
 
@@ -181,6 +182,14 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
     [
         (["model.num_heads=12", "model.d_model=128"], "12 heads do not divide d_model 128; .* example 8"),
         (["model.d_model=129", "model.num_heads=3"], "sinusoidal positions need an even size, got 129"),
+        (
+            ["model.attention_implementation=cudnn"],
+            "computes in bfloat16 alone; set config.model.dtype=bfloat16",
+        ),
+        ([*CUDNN, "model.attention_dropout_rate=0.1"], "'cudnn' has no dropout on weights"),
+        ([*CUDNN, "model.num_heads=2"], "a multiple of 8 and at most 128, got 256"),
+        ([*CUDNN, "model.max_length=63"], "'cudnn' needs rows of an even length, got 63"),
+        ([*CUDNN, "data.packing=false", "data.buckets=25,256"], "rows of an even length, got 25"),
         (["data.batch_tokens=255"], "255 is smaller than the longest sentence .256 positions."),
         (["data.row_length=512", "data.batch_tokens=511"], "511 is smaller .*512 positions"),
         (["data.row_length=100"], "100 is shorter than the longest sentence, model.max_length 256"),

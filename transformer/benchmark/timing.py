@@ -16,7 +16,7 @@ from transformer.io.devices import row_shards, to_devices
 from transformer.model.transformer import Transformer
 from transformer.steps.collectives import collectives
 from transformer.steps.state import init_state
-from transformer.steps.train_step import jit_steps
+from transformer.steps.train_step import dropout_key, jit_steps
 from transformer.training.optimizer import make_optimizer
 
 
@@ -80,7 +80,7 @@ class Stepper:
         self._batches = iter(training_batches(corpora, weights, config.data, config.row_length, augment))
         self._state = init_state(self.model, tx, config, mesh)
         self._train_step: Any = jit_steps(self.model, tx, config, mesh, self._state)[0]
-        self._key = jax.random.key(config.run.dropout_seed)
+        self._key = dropout_key(config.run)
         self.shapes: set[tuple[int, ...]] = set()
 
     def feed(self) -> Fed:

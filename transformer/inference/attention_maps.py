@@ -1,6 +1,5 @@
 """What the decoder looked at: encoder-decoder attention of one sentence pair."""
 
-import dataclasses
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,7 @@ from transformer.data.tokenizer import BOS_ID
 from transformer.inference.model_directory import LoadedModel
 from transformer.inference.scorer import check_positions
 from transformer.model.masks import shift_right
-from transformer.model.transformer import Transformer, unstack_layers
+from transformer.model.transformer import Transformer, unrolled, unstack_layers
 
 
 def cross_attention(loaded: LoadedModel, source: str, target: str) -> tuple[np.ndarray, list[str], list[str]]:
@@ -33,10 +32,8 @@ def cross_attention(loaded: LoadedModel, source: str, target: str) -> tuple[np.n
     tokenizer, model = loaded.tokenizer, loaded.model
     src, tgt = tokenizer.encode_source([source])[0], tokenizer.encode_target([target])[0]
     check_positions(model.config, [(src, tgt)])
-    model = dataclasses.replace(
-        model, config=dataclasses.replace(model.config, scan_layers=False, remat=False)
-    )
-    weights_LHTS = _weights(unstack_layers(loaded.params), jnp.array([src]), jnp.array([tgt]), model)
+    params = unstack_layers(loaded.params)
+    weights_LHTS = _weights(params, jnp.array([src]), jnp.array([tgt]), unrolled(model))
     return np.asarray(weights_LHTS, np.float32), tokenizer.source_pieces(src), tokenizer.target_pieces(tgt)
 
 

@@ -17,7 +17,7 @@ from transformer.errors import ConfigError, DataError
 from transformer.inference.batches import batches, bucket, num_rows, on_mesh, padded
 from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.model.masks import shift_right
-from transformer.model.transformer import Transformer, output_embedding
+from transformer.model.transformer import Transformer, output_embedding, unrolled, unstack_layers
 from transformer.training.loss import token_log_probs
 
 _CHUNK = 512  # tokens whose logits exist at one time
@@ -34,8 +34,8 @@ class Scorer:
 
     def __init__(self, model: Transformer, params: Any, tokenizer: Tokenizer, mesh: Mesh | None = None):
         """Takes a model with its parameters and tokenizer; `mesh` divides rows."""
-        self._model = model
-        self._params = params
+        self._model = unrolled(model)
+        self._params = unstack_layers(params)
         self._tokenizer = tokenizer
         self._mesh = mesh
 

@@ -20,7 +20,7 @@ from transformer.errors import ConfigError
 from transformer.inference.batches import batches, bucket, num_rows, on_mesh, padded
 from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.inference.splitting import split_line
-from transformer.model.transformer import Transformer, empty_cache, unstack_layers
+from transformer.model.transformer import Transformer, empty_cache, unrolled, unstack_layers
 
 _MOSTLY_LONGER = 8  # tokens
 
@@ -59,9 +59,7 @@ class Translator:
         mesh: Mesh | None = None,
     ):
         """Takes a model with its parameters and tokenizer; `decode` are the defaults, `mesh` divides rows."""
-        self._model = dataclasses.replace(
-            model, config=dataclasses.replace(model.config, scan_layers=False, remat=False)
-        )
+        self._model = unrolled(model)
         self._params = unstack_layers(params)
         self._tokenizer = tokenizer
         self._decode = decode

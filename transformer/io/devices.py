@@ -94,6 +94,20 @@ def check_sizes(mesh_shape: Mapping[str, int], model: ModelConfig, vocabularies:
         raise ConfigError("\n".join(faults))
 
 
+def check_attention(mesh: Mesh, model: ModelConfig) -> None:
+    """Checks that the devices have the attention that was asked for.
+
+    Raises:
+      ConfigError: if not.
+    """
+    platform = mesh.devices.flat[0].platform
+    if model.attention_implementation == "cudnn" and platform != "gpu":
+        raise ConfigError(
+            f"config.model.attention_implementation: 'cudnn' needs NVIDIA GPUs, the devices are {platform}; "
+            "choose 'xla'"
+        )
+
+
 def row_shards(mesh: Mesh) -> int:
     """Returns the number of parts that the rows of a batch are divided into."""
     return mesh.shape["data"] * mesh.shape["fsdp"]

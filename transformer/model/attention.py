@@ -21,6 +21,18 @@ def attention_weights(q_BHTK: jax.Array, k_BHSK: jax.Array, mask_B1TS: jax.Array
     return jax.nn.softmax(scores_BHTS, axis=-1).astype(q_BHTK.dtype)
 
 
+def fused_attention(
+    q_BHTK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, mask_B1TS: jax.Array
+) -> jax.Array:
+    """Returns y_BHTK = attention_weights(q, k, mask) v by cuDNN's kernel, which never holds the weights.
+
+    It is for NVIDIA GPUs, bfloat16, and even numbers of positions, and has a gradient of its own.
+    """
+    q_BTHK, k_BSHK, v_BSHK = (x.swapaxes(1, 2) for x in (q_BHTK, k_BHSK, v_BHSK))
+    y_BTHK = jax.nn.dot_product_attention(q_BTHK, k_BSHK, v_BSHK, mask=mask_B1TS, implementation="cudnn")
+    return y_BTHK.swapaxes(1, 2)
+
+
 def _products(q_BHTK: jax.Array, k_BHSK: jax.Array) -> jax.Array:
     """Returns q k^T, [B, H, T, S]."""
     if 2 * q_BHTK.shape[2] > k_BHSK.shape[2]:
@@ -115,9 +127,11 @@ class MultiHeadAttention(nn.Module):
     ) -> jax.Array:
         """Returns y_BTD.
 
-        The weights are sown as intermediate "weights" (BHTS), so that they can be captured
-        without a flag: `apply(..., mutable="intermediates")`.
+        Unless attention is fused the weights are sown as intermediate "weights" (BHTS), so that they
+        can be captured without a flag: `apply(..., mutable="intermediates")`.
         """
+        if self.config.attention_implementation == "cudnn" and not self.is_initializing():
+            return self.out(fused_attention(q_BHTK, k_BHSK, v_BHSK, mask_B1TS).swapaxes(1, 2))
         weights_BHTS = attention_weights(q_BHTK, k_BHSK, mask_B1TS)
         self.sow("intermediates", "weights", weights_BHTS)
         weights_BHTS = self.dropout(weights_BHTS, deterministic)

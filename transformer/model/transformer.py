@@ -1,5 +1,6 @@
 """The encoder-decoder Transformer (paper, section 3)."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -244,6 +245,16 @@ def empty_cache(config: ModelConfig, batch: int, width: int, length: int) -> tup
 def output_embedding(params: Any, config: ModelConfig) -> jax.Array:
     """Returns embedding_VD of the output projection, for a loss that never holds all logits."""
     return params[OUTPUT[config.tied_embeddings]]["embedding"]
+
+
+def unrolled(model: Transformer) -> Transformer:
+    """Returns the same model without what only training is faster or smaller with.
+
+    Its layers are apart, as decoding needs them (see `unstack_layers`), and its attention is the one
+    that takes single positions and lets its weights be captured.
+    """
+    config = dataclasses.replace(model.config, scan_layers=False, remat=False, attention_implementation="xla")
+    return dataclasses.replace(model, config=config)
 
 
 def unstack_layers(params: Any) -> Any:

@@ -30,7 +30,7 @@ from transformer.run.prepare import PreparedData
 from transformer.run.signals import StopRequest
 from transformer.steps.replicas import find_drift
 from transformer.steps.state import TrainState, all_finite, init_state, state_shardings
-from transformer.steps.train_step import jit_steps
+from transformer.steps.train_step import dropout_key, jit_steps
 from transformer.training.optimizer import make_optimizer
 
 
@@ -96,7 +96,7 @@ class Run:
             self.batches.set_state(self.position.data)
             note(f"continuing after step {self.position.step:,}")
         self.train_step, self.eval_step = jit_steps(self.model, self.tx, config, mesh, self.state)
-        self.dropout_key = jax.random.key(run.dropout_seed)
+        self.dropout_key = dropout_key(run)
         self.health.rollbacks = self.position.rollbacks
         self.pending: _Pending | None = None
         self.shapes: set[tuple[int, ...]] = set()  # of batches, compiled so far

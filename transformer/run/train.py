@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 import transformer
 from transformer.config import Config, flat
-from transformer.io.devices import check_sizes, make_mesh
+from transformer.io.devices import check_attention, check_sizes, make_mesh
 from transformer.io.goodput import Goodput
 from transformer.io.lock import locked
 from transformer.io.processes import Processes
@@ -60,6 +60,7 @@ def train(
     with processes, StopRequest(leave) as stop, contextlib.ExitStack() as held:
         processes.agree({**{key: repr(value) for key, value in flat(config).items()}, **_versions()})
         mesh = make_mesh(config.mesh)
+        check_attention(mesh, config.model)
         if processes.first:
             held.enter_context(locked(workdir.root, note))
             for line in workdir.check_config(config):

@@ -15,7 +15,7 @@ from transformer.config import Config
 from transformer.data.batch import Batch
 from transformer.model.transformer import Transformer
 from transformer.steps.state import init_state, state_shardings
-from transformer.steps.train_step import jit_steps
+from transformer.steps.train_step import dropout_key, jit_steps
 from transformer.training.optimizer import make_optimizer
 
 _KINDS = (
@@ -192,7 +192,7 @@ def compile_step(
 
     state = jax.tree.map(placed, shapes, state_shardings(shapes, mesh))
     batch = Batch(*(jax.ShapeDtypeStruct((rows, row_length), jnp.int32),) * 6)
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.eval_shape(lambda: dropout_key(config.run))
     with jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext():
         step: Any = jit_steps(model, tx, config, mesh, shapes)[0]
         return step.lower(state, batch, key, None).compile()

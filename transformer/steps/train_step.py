@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 
 from transformer.axes import shard, spec
-from transformer.config import Config
+from transformer.config import Config, RunConfig
 from transformer.data.batch import Batch
 from transformer.data.tokenizer import BOS_ID
 from transformer.model.masks import shift_right
@@ -20,6 +20,11 @@ from transformer.training.loss import smoothed_loss, token_log_probs
 from transformer.training.schedule import learning_rate
 
 Metrics = dict[str, jax.Array]
+
+
+def dropout_key(run: RunConfig) -> jax.Array:
+    """Returns the key that every step's dropout is derived from, with the step's number."""
+    return jax.random.key(run.dropout_seed, impl=run.dropout_prng)
 
 
 def _forward(model: Transformer, params: Any, batch: Batch, **mode: Any) -> Any:
