@@ -1,7 +1,8 @@
 """Ours and its peers in turn (A, B, A, B, ...) on this machine: medians, spread, ratios.
 
-    python benchmarks/compare.py train --data DIR [--size small|base] [--rounds N] [--steps N] [--json FILE]
+    python benchmarks/compare.py train --data DIR [--size small|base|big] [--rounds N] [--json FILE]
     python benchmarks/compare.py decode --model RUN [--rounds N] [--beam_sizes 1,5] [--json FILE]
+    python benchmarks/compare.py show FILE...
 
 Run it with the project's Python. A peer that is not installed is skipped by name.
 """
@@ -18,13 +19,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from contenders import HERE, PEERS, Contender, Result, decode_contenders, load, processor, train_contenders
+from contenders import (
+    HERE,
+    PEERS,
+    Contender,
+    Result,
+    decode_contenders,
+    load,
+    peer_python,
+    processor,
+    train_contenders,
+)
 
 _TRAIN = (
     ("target tokens/s", "target_tokens_per_second", 1, ",.0f"),
     ("source tokens/s", "source_tokens_per_second", 1, ",.0f"),
     ("step s", "step_time_median", 1, ".2f"),
     ("p90 s", "step_time_p90", 1, ".2f"),
+    ("MFU %", "mfu", 0.01, ".1f"),
     ("peak GiB", "peak_memory", 2**30, ".2f"),
     ("cores", "cores_busy", 1, ".2f"),
     ("per core s", "target_tokens_per_core_second", 1, ",.0f"),
@@ -36,7 +48,7 @@ _DECODE = (
     ("BLEU", "bleu", 1, ".2f"),
     ("peak GiB", "peak_memory", 2**30, ".2f"),
 )
-Columns = Sequence[tuple[str, str, int, str]]
+Columns = Sequence[tuple[str, str, float, str]]
 
 
 def run_rounds(contenders: Sequence[Contender], rounds: int, finish: Any = None) -> dict[str, list[Result]]:
@@ -81,6 +93,17 @@ def per_core(result: Result) -> Result:
     return result
 
 
+def add_mfu(results: dict[str, list[Result]]) -> None:
+    """Adds `mfu` to all: FLOPs that the sentences need over the peak, both as ours found them."""
+    ours = [r for name, found in results.items() if name.startswith("ours") for r in found]
+    if not ours:
+        return
+    needed = statistics.median(r["model_flops_per_target_token"] for r in ours)
+    peak = max(r["gemm_peak"] for r in ours)
+    for result in (r for found in results.values() for r in found):
+        result["mfu"] = result["target_tokens_per_second"] * needed / peak
+
+
 def table(results: dict[str, list[Result]], columns: Columns) -> list[str]:
     """Returns a line for each contender: medians of its rounds, the first column's spread, and ours over it.
 
@@ -104,10 +127,11 @@ def table(results: dict[str, list[Result]], columns: Columns) -> list[str]:
     return lines
 
 
-def heading(rounds: int) -> dict[str, Any]:
-    """Returns where and when this was measured."""
+def heading(title: str, rounds: int) -> dict[str, Any]:
+    """Returns what is measured, where and when."""
     vendor, name = processor()
     return {
+        "title": title,
         "processor": name,
         "vendor": vendor,
         "usable_cores": len(os.sched_getaffinity(0)),
@@ -117,42 +141,61 @@ def heading(rounds: int) -> dict[str, Any]:
     }
 
 
-def show(title: str, around: dict[str, Any], results: dict[str, list[Result]], columns: Columns) -> None:
+def show(found: dict[str, Any]) -> None:
     """Prints one comparison."""
-    print(title)
+    results, columns = found["results"], _DECODE if found["title"].startswith("decoding") else _TRAIN
+    print(found["title"])
     print(
-        f"{around['processor']} ({around['vendor']}), {around['usable_cores']} cores, load "
-        f"{around['load_before']:.1f} before; medians of {around['rounds']} interleaved rounds"
+        f"{found['date']}, {found['processor']} ({found['vendor']}), {found['usable_cores']} cores, load "
+        f"{found['load_before']:.1f} before; medians of {found['rounds']} interleaved rounds"
     )
-    if around["vendor"] != "AuthenticAMD":
+    if found["vendor"] != "AuthenticAMD":
         print("MKL takes its fast path on this processor by itself: no work-around was tried")
-    for name, found in results.items():
-        versions = " ".join(f"{key} {value}" for key, value in found[0]["versions"].items())
-        print(f"{name}: {found[0]['threads']} threads; {versions}")
-    print("\n".join(table(results, columns)), flush=True)
+    for name, rounds in results.items():
+        versions = " ".join(f"{key} {value}" for key, value in rounds[0]["versions"].items())
+        print(f"{name}: {rounds[0]['device']}, {rounds[0]['threads']} threads; {versions}")
+    print("\n".join(table(results, columns)) + "\n", flush=True)
 
 
-def compare_train(args: argparse.Namespace) -> dict[str, Any]:
+def show_files(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Prints the comparisons of files written earlier."""
+    for file in args.files:
+        for found in json.loads(Path(file).read_text()):
+            show(found)
+    return []
+
+
+def compare_train(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Prepares pairs once, runs the rounds, prints the table; returns everything for JSON."""
     scratch = Path(args.scratch) / args.size
     recipe = HERE / "recipes" / f"{args.size}.py"
     bridge("pairs", recipe=recipe, data=args.data, scratch=scratch, output=scratch / "pairs.npz")
-    around = heading(args.rounds)
-    contenders = choose(train_contenders(args.size, args.data, scratch, args.steps, args.warmup), args.only)
-    results = run_rounds(contenders, args.rounds)
-    show(f"training, {args.size}, {args.steps} steps a round", around, results, _TRAIN)
-    return {"what": f"train {args.size}", **around, "results": results}
+    found = heading(f"training, {args.size}, {args.steps} steps a round", args.rounds)
+    contenders = train_contenders(
+        args.size,
+        args.data,
+        scratch,
+        args.steps,
+        args.warmup,
+        args.target_tokens,
+        args.device,
+        args.torch_python,
+    )
+    results = found["results"] = run_rounds(choose(contenders, args.only), args.rounds)
+    add_mfu(results)
+    show(found)
+    return [found]
 
 
-def compare_decode(args: argparse.Namespace) -> dict[str, Any]:
+def compare_decode(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Writes weights and text once, runs the rounds of each beam, prints tables; returns all for JSON."""
     scratch = Path(args.scratch) / "decode"
     scratch.mkdir(parents=True, exist_ok=True)
     model = dict(model=args.model, checkpoint=args.checkpoint)
     bridge("text", **model, output=scratch, lines=args.lines)
     bridge("weights", **model, output=scratch / "weights.npz")
-    python = PEERS / ".venv-ctranslate2" / "bin" / "python"
-    for kind in ("float32", "int8") if python.exists() else ():
+    python = peer_python("ctranslate2")
+    for kind in ("float32", "int8") if python.exists() and args.device == "cpu" else ():
         convert = [python, PEERS / "convert_ctranslate2.py", "--weights", scratch / "weights.npz"]
         subprocess.run([*convert, "--compute_type", kind, "--output", scratch / kind], check=True)
 
@@ -160,13 +203,16 @@ def compare_decode(args: argparse.Namespace) -> dict[str, Any]:
         if contender.needs is not None:
             bridge("score", model=args.model, reference=scratch / "reference.txt", json=file)
 
-    found: dict[str, Any] = {"what": "decode", **heading(args.rounds)}
+    comparisons = []
     for beam in map(int, args.beam_sizes.split(",")):
-        all_of_them = decode_contenders(args.model, args.checkpoint, scratch, beam, args.batch_size)
-        results = run_rounds(choose(all_of_them, args.only), args.rounds, finish)
-        show(f"decoding, beam {beam}, batches of {args.batch_size}", found, results, _DECODE)
-        found[f"beam {beam}"] = results
-    return found
+        found = heading(f"decoding, beam {beam}, batches of {args.batch_size}", args.rounds)
+        contenders = decode_contenders(
+            args.model, args.checkpoint, scratch, beam, args.batch_size, args.device, args.torch_python
+        )
+        found["results"] = run_rounds(choose(contenders, args.only), args.rounds, finish)
+        show(found)
+        comparisons.append(found)
+    return comparisons
 
 
 def choose(contenders: Sequence[Contender], only: str | None) -> list[Contender]:
@@ -203,7 +249,8 @@ def main() -> None:
     verbs = parser.add_subparsers(required=True)
     train = verbs.add_parser("train", help="training steps on the same pairs")
     train.add_argument("--data", required=True, metavar="DIR", help="folder of Multi30k's raw files (.gz)")
-    train.add_argument("--size", choices=("small", "base"), default="small")
+    train.add_argument("--size", choices=("small", "base", "big"), default="small")
+    train.add_argument("--target_tokens", type=int, default=4096, metavar="N", help="in a step (4096)")
     train.add_argument("--steps", type=int, default=20, help="measured in each round (20)")
     train.add_argument("--warmup", type=int, default=5, help="before them (5)")
     train.set_defaults(run=compare_train)
@@ -214,9 +261,16 @@ def main() -> None:
     decode.add_argument("--batch_size", type=int, default=64, help="sentences together (64)")
     decode.add_argument("--lines", type=int, help="the first N lines only")
     decode.set_defaults(run=compare_decode)
+    shown = verbs.add_parser("show", help="print what --json wrote")
+    shown.add_argument("files", nargs="+", metavar="FILE")
+    shown.set_defaults(run=show_files, json=None)
     for p in (train, decode):
         p.add_argument("--rounds", type=int, default=3, help="times that all take their turn (3)")
         p.add_argument("--only", metavar="NAME;NAME", help="these contenders alone")
+        p.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="gpu: training in bfloat16")
+        p.add_argument(
+            "--torch_python", type=Path, default=peer_python("torch"), help="interpreter that has PyTorch"
+        )
         p.add_argument("--scratch", default=str(HERE / "scratch"), help="folder for what all of them read")
         p.add_argument("--json", metavar="FILE", help="write every figure of every round there")
     args = parser.parse_args()

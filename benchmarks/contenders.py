@@ -18,6 +18,8 @@ TUNED = ":".join(
 )
 MKL = PEERS / "mkl_intel.so"
 
+_CUDA = {"cpu": "cpu", "gpu": "cuda"}  # PyTorch's names
+
 Result = dict[str, Any]
 
 
@@ -45,25 +47,58 @@ class Contender(NamedTuple):
         return f"{self.name}: skipped: not installed; make -C benchmarks/peers {self.needs[1]}"
 
 
-def train_contenders(size: str, data: str, scratch: Path, steps: int, warmup: int) -> list[Contender]:
-    """Returns who trains on `scratch/pairs.npz`, stock and tuned, in the order of a round."""
+def train_contenders(
+    size: str, data: str, scratch: Path, steps: int, warmup: int, tokens: int, device: str, python: Path
+) -> list[Contender]:
+    """Returns who trains on `scratch/pairs.npz` in the order of a round: stock and tuned on the CPU.
+
+    Args:
+      size: recipe of benchmarks/recipes.
+      data: folder of its files.
+      scratch: where `bridge.py pairs` has been.
+      steps, warmup: measured, and before them.
+      tokens: real target tokens of a step, about.
+      device: "cpu" in float32, or "gpu" in bfloat16.
+      python: of PyTorch.
+    """
     sizes = _sizes(scratch / "pairs.npz")
     length = ["--steps", str(steps), "--warmup", str(warmup)]
     recipe = ["--config", HERE / "recipes" / f"{size}.py", f"--config.data.root={data}", "--workdir", scratch]
+    recipe.append(f"--config.data.batch_tokens={tokens}")
     ours = [sys.executable, "-m", "transformer", "benchmark", "train", *recipe, *length]
-    python = _python("torch")
     torch = [python, PEERS / "train_marian.py", "--pairs", scratch / "pairs.npz", "--sizes", sizes, *length]
-    stock = [
-        Contender("ours", ours, _read_ours),
+    torch += ["--target_tokens", str(tokens), "--device", _CUDA[device]]
+    peers = [
         Contender("torch", torch, dict, needs=(python, "torch")),
         Contender("torch compiled", [*torch, "--compile"], dict, needs=(python, "torch")),
     ]
+    if device == "gpu":
+        ours.append("--config.model.dtype=bfloat16")
+        fused = [*ours, "--config.model.attention_implementation=cudnn"]
+        return [
+            Contender("ours", ours, _read_ours),
+            Contender("ours, cudnn attention", fused, _read_ours),
+            *peers,
+        ]
+    stock = [Contender("ours", ours, _read_ours, {"JAX_PLATFORMS": "cpu"}), *peers]
     return [*stock, *with_mkl(stock), *tuned(stock), *tuned(with_mkl(stock))]
 
 
-def decode_contenders(model: str, checkpoint: str, scratch: Path, beam: int, batch: int) -> list[Contender]:
-    """Returns who translates `scratch/source.txt` with the run's weights, in the order of a round."""
-    search = load(Path(model) / "config.json")["decode"]
+def decode_contenders(
+    model: str, checkpoint: str, scratch: Path, beam: int, batch: int, device: str, python: Path
+) -> list[Contender]:
+    """Returns who translates `scratch/source.txt` with the run's weights, in the order of a round.
+
+    Args:
+      model: folder of the run.
+      checkpoint: best, last or a step.
+      scratch: where `bridge.py` has put text and weights.
+      beam, batch: sizes.
+      device: "cpu" or "gpu".
+      python: of PyTorch.
+    """
+    config = load(Path(model) / "config.json")
+    search = config["decode"]
     asked: list[str | Path] = ["--beam_size", str(beam), "--batch_size", str(batch)]
     asked += ["--length_penalty", str(search["length_penalty"])]
     asked += ["--max_extra_length", str(search["max_extra_length"]), "--sentences", scratch / "source.npz"]
@@ -71,12 +106,15 @@ def decode_contenders(model: str, checkpoint: str, scratch: Path, beam: int, bat
     ours = [sys.executable, "-m", "transformer", "benchmark", "decode", "--model", model, *text]
     ours += ["--checkpoint", checkpoint, "--repeats", "1"]
     ours += ["--beam_sizes", str(beam), "--batch_sizes", str(batch)]
-    python, other = _python("torch"), _python("ctranslate2")
+    other = peer_python("ctranslate2")
     marian = [python, PEERS / "decode_marian.py", "--weights", scratch / "weights.npz", *asked]
+    marian += ["--device", _CUDA[device], "--dtype", config["model"]["dtype"]]
     found = [
-        Contender("ours", ours, _read_our_decoding),
+        Contender("ours", ours, _read_our_decoding, {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}),
         Contender("generate()", marian, _rates, needs=(python, "torch")),
     ]
+    if device == "gpu":
+        return found
     cores = len(os.sched_getaffinity(0))
     for kind in ("float32", "int8"):
         for inter, intra in dict.fromkeys([(1, cores), (cores, 1)]):
@@ -125,7 +163,8 @@ def processor() -> tuple[str, str]:
     return facts["vendor_id"], facts["model name"]
 
 
-def _python(peer: str) -> Path:
+def peer_python(peer: str) -> Path:
+    """Returns the interpreter of a peer's own environment."""
     return PEERS / f".venv-{peer}" / "bin" / "python"
 
 
@@ -140,9 +179,17 @@ def _read_ours(result: Result) -> Result:
     """Returns the figures of `transformer benchmark train` by the peers' names."""
     same = ("source_tokens_per_second", "target_tokens_per_second", "target_tokens_per_step")
     same += ("step_time_median", "step_time_p90", "padding_target", "compile_time", "cores_busy")
-    same += ("peak_memory", "last_loss")
+    same += ("peak_memory", "last_loss", "model_flops_per_target_token", "gemm_peak")
     figures = {name: result["figures"][name]["value"] for name in same}
-    return {**figures, "versions": result["versions"], "threads": result["host"]["usable_cores"]}
+    return {**figures, **_surroundings(result)}
+
+
+def _surroundings(result: Result) -> Result:
+    return {
+        "versions": result["versions"],
+        "threads": result["host"]["usable_cores"],
+        "device": result["devices"]["kind"],
+    }
 
 
 def _read_our_decoding(result: Result) -> Result:
@@ -152,8 +199,7 @@ def _read_our_decoding(result: Result) -> Result:
         "output_tokens_per_second": row["output_tokens_per_second"]["median"],
         "bleu": row["bleu"],
         "peak_memory": result["peak_memory_bytes"],
-        "versions": result["versions"],
-        "threads": result["host"]["usable_cores"],
+        **_surroundings(result),
     }
 
 

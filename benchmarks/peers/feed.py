@@ -95,4 +95,4 @@ def write(file: str, packages: tuple[str, ...], result: dict[str, Any]) -> None:
         "peak_memory": peak_memory(),
         "environment": {name: os.environ.get(name, "") for name in ("GLIBC_TUNABLES", "LD_PRELOAD")},
     }
-    Path(file).write_text(json.dumps({**result, **around}) + "\n")
+    Path(file).write_text(json.dumps({**around, **result}) + "\n")

@@ -56,3 +56,10 @@ def load_model(file: str) -> MarianMTModel:
         raise ValueError(f"{file}: lacks {lost}, has no place for {unknown}")
     model.tie_weights()
     return model.eval()
+
+
+def device_facts(device: str) -> dict[str, Any]:
+    """Returns the name of the device; of a GPU also the most bytes that were allocated there."""
+    if device == "cpu":
+        return {"device": "cpu"}
+    return {"device": torch.cuda.get_device_name(), "peak_memory": torch.cuda.max_memory_allocated()}

@@ -1,6 +1,7 @@
 """Trains MarianMTModel for some steps, as its users do, and writes what that took.
 
-Adam (fused), label smoothing 0.1, float32, scaled_dot_product_attention; padded batches of like length.
+Adam (fused), label smoothing 0.1, scaled_dot_product_attention, float32 (on a GPU autocast to bfloat16);
+padded batches of like length.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import time
 import numpy as np
 import torch
 from feed import PAD_ID, Meter, Padded, batches, usable_cores, write
-from marian import make_model
+from marian import device_facts, make_model
 from torch.nn.functional import cross_entropy
 from transformers import MarianMTModel
 
@@ -36,17 +37,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: bfloat16 products")
     parser.add_argument("--compile", action="store_true", help="torch.compile, with dynamic shapes")
     parser.add_argument("--json", required=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model = make_model(args.sizes).train()
+    model = make_model(args.sizes).to(args.device).train()
+    bfloat16 = torch.autocast(args.device, torch.bfloat16, enabled=args.device == "cuda")
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-4, betas=(0.9, 0.98), eps=1e-9, fused=True)
     compute = torch.compile(loss_of, dynamic=True) if args.compile else loss_of
 
     def step(batch: Padded) -> float:
-        loss = compute(model, torch.from_numpy(batch.source), torch.from_numpy(batch.target))
+        source, target = (torch.from_numpy(x).to(args.device) for x in (batch.source, batch.target))
+        with bfloat16:
+            loss = compute(model, source, target)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -83,6 +88,7 @@ def main() -> None:
             "threads": args.threads,
             "last_loss": loss,
             "parameters": sum(p.numel() for p in model.parameters()),
+            **device_facts(args.device),
         },
     )
 

@@ -48,15 +48,19 @@ def peak_memory(mesh: Mesh) -> tuple[int, str]:
     known = [stats for device in mesh.devices.flat if (stats := device.memory_stats())]
     if known:
         return max(stats["peak_bytes_in_use"] for stats in known), "of the fullest device"
+    return resident_peak(), "resident, whole process"
+
+
+def resident_peak() -> int:
+    """Returns the most bytes that were resident in this process so far."""
     try:
         # The process's own; what getrusage tells begins with the memory of the one that started it.
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024, "resident, whole process"
+                return int(line.split()[1]) * 1024
     except OSError:
         pass
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most * (1 if sys.platform == "darwin" else 1024), "resident, whole process"
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def usable_cores() -> int:
