@@ -20,7 +20,7 @@ from transformer.data.tokenizer import BOS_ID
 from transformer.io.devices import make_mesh, to_devices
 from transformer.model.masks import shift_right
 from transformer.steps.state import TrainState
-from transformer.steps.train_step import gradients, jit_steps
+from transformer.steps.train_step import dropout_key, gradients, jit_steps
 from transformer.training.optimizer import make_optimizer
 
 EPS, VOCAB = 0.1, 13
@@ -118,7 +118,7 @@ class Course:
     evaluation: dict[str, float]
 
 
-DECAY = 0.9
+DECAY, THREEFRY = 0.9, RunConfig()
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +135,13 @@ def run() -> Callable[..., Course]:
     start = jax.device_get(TrainState(jnp.int32(0), PARAMS, tx.init(PARAMS), PARAMS))
     train, evaluate = jit_steps(model, tx, config, mesh, start)
 
-    def three_steps(first: int = 0, scale: float = 1.0) -> Course:
+    def three_steps(first: int = 0, scale: float = 1.0, dropout: RunConfig = THREEFRY) -> Course:
         state, batch = jax.tree.map(jnp.array, start), to_devices(BATCH, mesh)
         scaled = [jax.tree.map(lambda x: x * scale, tree) for tree in (state.params, state.ema)]
         state = TrainState(jnp.int32(first), scaled[0], state.opt_state, scaled[1])
         metrics, params, moments = [], [cases.flatten(PARAMS)], []
         for _ in range(3):
-            state, found = train(state, batch, jax.random.key(0), None)
+            state, found = train(state, batch, dropout_key(dropout), None)
             metrics.append({k: float(v) for k, v in found.items()})
             params.append(cases.flatten(state.params))
             moments.append(cases.flatten(optax.tree.get(state.opt_state, "mu")))
@@ -163,6 +163,15 @@ def test_steps_repeat_bit_by_bit(run: Callable[..., Course], course: Course) -> 
     for a, b in zip(course.params, again.params, strict=True):
         assert all(np.array_equal(a[path], b[path]) for path in a)
     assert course.metrics[2]["nll"] < course.metrics[0]["nll"]
+
+
+def test_dropout_takes_its_bits_from_the_generator_and_seed_asked_for(
+    run: Callable[..., Course], course: Course
+) -> None:
+    rbg = RunConfig(dropout_prng="rbg")
+    found = [run(dropout=d).metrics[0]["loss"] for d in (rbg, rbg, RunConfig(dropout_seed=1))]
+    assert found[0] == found[1]
+    assert len({course.metrics[0]["loss"], found[0], found[2]}) == 3
 
 
 def test_each_step_drops_anew(run: Callable[..., Course], course: Course) -> None:
