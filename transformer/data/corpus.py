@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from transformer.config import DataConfig
-from transformer.data.lines import FileFact, LineFile
+from transformer.data.files import FileFact
+from transformer.data.lines import LineFile
 from transformer.data.pairs import ListPairs, Pair, Pairs, SomePairs, TextPairs, TsvPairs
 from transformer.errors import ConfigError, DataError
 
@@ -59,7 +60,7 @@ def open_corpora(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus
     Args:
       data: what to read.
       split: which part of it.
-      cache_dir: folder for unpacked files.
+      cache_dir: folder for what is known of the files, and for unpacked ones.
 
     Returns:
       The corpora in the order of the configuration; none if dev or test is not given.
@@ -184,6 +185,7 @@ def _open_tfds(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
         data.tfds_name,
         _tfds_split(data, split),
         data.tfds_dir,
+        cache_dir,
         languages=(data.source_language, data.target_language),
         skip_undecodable=data.invalid_utf8 == "skip",
     )

@@ -1,16 +1,12 @@
-"""Files of lines, mapped into memory: any line in constant time, files larger than memory.
+"""Files of lines: any line in constant time, files larger than memory.
 
 A line ends at "\\n" and nowhere else. `str.splitlines` also splits at U+2028, NEL, VT and FF, which
 shifts one side of a parallel corpus against the other.
 """
 
-import dataclasses
+import contextlib
 import difflib
-import functools
 import gzip
-import hashlib
-import mmap
-import os
 import shutil
 import tempfile
 import zlib
@@ -19,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from transformer.data.columns import Column, new_column
+from transformer.data.files import FileFact, PieceFile, replacing
 from transformer.errors import DataError, did_you_mean
 
-_CHUNK = 1 << 24  # bytes looked at together when lines are counted
+_LINES = 1 << 16  # lines whose bounds are read together when all lines are
 _BLOCK = 1 << 20  # bytes decoded together when all lines are read
 _BOM = b"\xef\xbb\xbf"
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -31,52 +29,41 @@ class UndecodableError(DataError):
     """A line that is not UTF-8."""
 
 
-@dataclasses.dataclass(frozen=True)
-class FileFact:
-    """What a file was when it was read: enough to notice that it changed."""
-
-    path: str  # as the configuration gives it, so that moving `data.root` changes nothing
-    size: int  # bytes
-    sha256: str  # of the bytes as they lie on disk; hexadecimal
-
-
 class LineFile:
     """One text file, plain or gzip, as a sequence of lines without their ends.
 
     A carriage return before the line feed and a byte order mark at the start are dropped; a
-    missing last line feed is as good as one. Memory: 8 bytes a line.
+    missing last line feed is as good as one. Where the lines are is written into the cache once for
+    each content, 8 bytes a line; next to nothing is held in memory.
     """
 
     def __init__(self, path: Path, cache_dir: Path):
-        """Maps the file and finds its lines in one pass.
+        """Opens the file; reads it whole where the cache knows nothing of it.
 
         Args:
           path: the file; gzip is recognised by its first bytes, whatever the name.
-          cache_dir: folder where a gzip file is unpacked, once for each content.
+          cache_dir: folder for the digest and the places of the lines (if it cannot be written, they are
+            found anew each time), and where a gzip file is unpacked.
 
         Raises:
           DataError: if the file is missing, a folder, unreadable, or a damaged gzip file, or the
             cache cannot be written.
         """
         self.path = path
-        self._data = _open(path)
-        self.size = len(self._data)  # bytes on disk
-        if self._data[:2] == _GZIP_MAGIC:
-            self._data = _open(_unpacked(path, self.sha256, cache_dir))
-        self._bounds = _line_bounds(self._data)
-
-    @functools.cached_property
-    def sha256(self) -> str:
-        """Digest of the file as given (of the gzip file, not of its content)."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        text = given = _open(path)
+        self.size = given.size  # bytes on disk
+        self.sha256 = given.sha256(cache_dir)  # of the file as given (of the gzip file, not of its content)
+        if given.read_bytes(0, min(2, given.size)) == _GZIP_MAGIC:
+            text = _open(_unpacked(path, self.sha256, cache_dir))
+        self._text = text
+        self._bounds = _bounds(text, cache_dir / f"lines-{self.sha256[:32]}.bin")
 
     def fact(self, given: str) -> FileFact:
         """Returns size and digest under the name that the configuration gives the file."""
         return FileFact(given, self.size, self.sha256)
 
     def __len__(self) -> int:
-        return len(self._bounds) - 1
+        return self._bounds.count - 1
 
     def __getitem__(self, index: int) -> str:
         """Returns line `index`, counted from 0.
@@ -87,8 +74,8 @@ class LineFile:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: line {index} of {len(self)}")
-        start, end = int(self._bounds[index]), int(self._bounds[index + 1]) - 1
-        raw = self._data[start:end].removesuffix(b"\r")
+        start, end = self._bounds.read(index, 2).tolist()
+        raw = self._text.read_bytes(start, end - 1 - start).removesuffix(b"\r")
         try:
             return raw.decode()
         except UnicodeDecodeError as error:
@@ -107,17 +94,19 @@ class LineFile:
         Raises:
           UndecodableError: as `__getitem__`, unless they are skipped.
         """
-        last = 0
-        while last < len(self):
-            first, start = last, int(self._bounds[last])
-            last = max(first + 1, int(np.searchsorted(self._bounds, start + _BLOCK, "right")) - 1)
-            raw = self._data[start : int(self._bounds[last]) - 1]
-            try:
-                lines = raw.decode().split("\n")
-            except UnicodeDecodeError:
-                yield from self._one_by_one(first, last, skip_undecodable)
-                continue
-            yield from [line.removesuffix("\r") for line in lines] if b"\r" in raw else lines
+        for first in range(0, len(self), _LINES):
+            bounds = self._bounds.read(first, min(_LINES, len(self) - first) + 1)
+            last = 0
+            while last < len(bounds) - 1:
+                start, begin = last, int(bounds[last])
+                last = max(start + 1, int(np.searchsorted(bounds, begin + _BLOCK, "right")) - 1)
+                raw = self._text.read_bytes(begin, int(bounds[last]) - 1 - begin)
+                try:
+                    lines = raw.decode().split("\n")
+                except UnicodeDecodeError:
+                    yield from self._one_by_one(first + start, first + last, skip_undecodable)
+                    continue
+                yield from [line.removesuffix("\r") for line in lines] if b"\r" in raw else lines
 
     def _one_by_one(self, first: int, last: int, skip_undecodable: bool) -> Iterator[str | None]:
         for index in range(first, last):
@@ -129,18 +118,15 @@ class LineFile:
                 yield None
 
 
-def _open(path: Path) -> mmap.mmap | bytes:
+def _open(path: Path) -> PieceFile:
     try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                return b""  # an empty file cannot be mapped
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return PieceFile(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file{_nearby(path)}") from None
     except IsADirectoryError:
         raise DataError(f"{path}: is a folder, expected a file of lines") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror
         raise DataError(f"{path}: cannot be read ({reason}); expected a readable file of lines") from None
 
 
@@ -154,15 +140,35 @@ def _nearby(path: Path) -> str:
     return did_you_mean(path.name, few) if few else f"; the folder holds {len(names)} others"
 
 
-def _line_bounds(data: mmap.mmap | bytes) -> np.ndarray:
-    """Returns int64 [lines + 1]: line i is data[bounds[i] : bounds[i + 1] - 1]."""
-    size, start = len(data), len(_BOM) if data[:3] == _BOM else 0
-    parts = [np.array([start], np.int64)]
-    for first in range(0, size, _CHUNK):
-        chunk = np.frombuffer(data, np.uint8, min(_CHUNK, size - first), first)
-        parts.append(np.flatnonzero(chunk == 0x0A).astype(np.int64) + (first + 1))
-    bounds = np.concatenate(parts)
-    return bounds if bounds[-1] == size else np.append(bounds, size + 1)
+def _bounds(text: PieceFile, path: Path) -> Column:
+    """Returns int64 [lines + 1]: line i is text[bounds[i] : bounds[i + 1] - 1]; writes them if need be."""
+    with contextlib.suppress(DataError):
+        found = Column(path, np.int64)
+        if int(found.read(found.count - 1, 1)[0]) in (text.size, text.size + 1):
+            return found
+    with contextlib.suppress(OSError):
+        return _find_lines(text, path)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:  # an open file can be read after its removal
+            return _find_lines(text, Path(scratch) / path.name)
+    except OSError as error:
+        folders = f"{path.parent} nor a temporary folder"
+        raise DataError(f"{text.path}: neither {folders} can be written ({error.strerror})") from None
+
+
+def _find_lines(text: PieceFile, path: Path) -> Column:
+    end = start = len(_BOM) if text.read_bytes(0, min(len(_BOM), text.size)) == _BOM else 0
+    position = 0
+    with new_column(path, np.int64) as append:
+        append(np.array([start]))
+        for chunk in text.chunks():
+            ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == 0x0A) + (position + 1)
+            append(ends)
+            end = int(ends[-1]) if len(ends) else end
+            position += len(chunk)
+        if end != text.size:
+            append(np.array([text.size + 1]))
+    return Column(path, np.int64)
 
 
 def _unpacked(path: Path, sha256: str, cache_dir: Path) -> Path:
@@ -170,20 +176,11 @@ def _unpacked(path: Path, sha256: str, cache_dir: Path) -> Path:
     plain = cache_dir / f"unpacked-{sha256[:32]}.txt"
     if plain.exists():
         return plain
-    temporary = None
     try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache_dir, prefix=plain.stem, delete=False) as out:
-            temporary = Path(out.name)
-            with gzip.open(path, "rb") as packed:
-                shutil.copyfileobj(packed, out, _CHUNK)
-        os.replace(temporary, plain)
-        temporary = None
+        with replacing(plain) as out, gzip.open(path, "rb") as packed:
+            shutil.copyfileobj(packed, out, _BLOCK)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip file ({error}); fetch or pack it again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be unpacked into {cache_dir} ({error.strerror})") from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
     return plain

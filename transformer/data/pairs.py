@@ -10,7 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from transformer.data.lines import FileFact, LineFile, UndecodableError
+from transformer.data.files import FileFact
+from transformer.data.lines import LineFile, UndecodableError
 from transformer.errors import DataError
 
 Pair = tuple[str, str]
@@ -23,7 +24,7 @@ class Pairs(Protocol):
     def __getitem__(self, index: int, /) -> Pair | None: ...
     def __iter__(self) -> Iterator[Pair | None]: ...
     def facts(self) -> tuple[FileFact, ...]:
-        """Returns size and digest of every file behind it; reads them whole."""
+        """Returns size and digest of every file behind it."""
         ...
 
 

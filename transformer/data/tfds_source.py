@@ -5,14 +5,14 @@ folder. Asking `tfds.builder` for it by name would fail for some: TFDS knows `wm
 after `import tensorflow_datasets.translate`. Nothing is ever downloaded.
 """
 
-import hashlib
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from transformer.data.lines import FileFact, UndecodableError
+from transformer.data.files import FileFact, PieceFile
+from transformer.data.lines import UndecodableError
 from transformer.data.pairs import Pair
 from transformer.errors import ConfigError, DataError, did_you_mean
 
@@ -23,7 +23,14 @@ class TfdsPairs:
     """Two languages of one split of a dataset."""
 
     def __init__(
-        self, name: str, split: str, tfds_dir: str, languages: tuple[str, str], *, skip_undecodable: bool
+        self,
+        name: str,
+        split: str,
+        tfds_dir: str,
+        cache_dir: Path,
+        languages: tuple[str, str],
+        *,
+        skip_undecodable: bool,
     ):
         """Opens the split.
 
@@ -32,6 +39,7 @@ class TfdsPairs:
             newest that is prepared.
           split: in the words of TFDS: "train", "train[:1000]", "train+validation".
           tfds_dir: folder of prepared datasets; empty: where TFDS puts them by itself.
+          cache_dir: folder where the digests of the shards are remembered.
           languages: features of source and target.
           skip_undecodable: give None for a pair that is not UTF-8 instead of raising.
 
@@ -44,6 +52,7 @@ class TfdsPairs:
         root = Path(tfds_dir or tfds.core.constants.DATA_DIR).expanduser()
         info, self._records, self._shards = _open(tfds, name, root, split)
         self.name = f"{info.full_name} {split}"
+        self._cache_dir = cache_dir
         self._languages = languages
         self._skip = skip_undecodable
         for language in languages:
@@ -66,12 +75,11 @@ class TfdsPairs:
     def facts(self) -> tuple[FileFact, ...]:
         """Returns size and digest of each shard, named by dataset and version, not by folder."""
         dataset = self.name.rsplit(" ", 1)[0]
-        facts = []
-        for shard in self._shards:
-            with shard.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            facts.append(FileFact(f"{dataset}/{shard.name}", shard.stat().st_size, digest))
-        return tuple(facts)
+        shards = [PieceFile(path) for path in self._shards]
+        return tuple(
+            FileFact(f"{dataset}/{shard.path.name}", shard.size, shard.sha256(self._cache_dir))
+            for shard in shards
+        )
 
     def _read(self, indices: range) -> list[Pair | None]:
         try:

@@ -5,7 +5,7 @@ corpus.json       size and digest of every data file
 tokenizer/        SentencePiece models and their digests
 checkpoints/N/    state after step N
 run.lock          held by the process that trains here
-data/             encoded pairs (can be made again)
+data/             encoded pairs; digests of data files, where their lines are (can be made again)
 metrics.jsonl, tensorboard/, *.png
 """
 

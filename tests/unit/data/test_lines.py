@@ -6,11 +6,13 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
-from transformer.data import lines
-from transformer.data.lines import FileFact, LineFile, UndecodableError
+from transformer.data import columns, files, lines
+from transformer.data.files import FileFact
+from transformer.data.lines import LineFile, UndecodableError
 from transformer.errors import DataError
 
 # Everything that str.splitlines splits at, except the line feed itself.
@@ -56,8 +58,10 @@ def test_only_the_line_feed_ends_a_line(tmp_path, separator):
 
 
 def test_random_texts_across_chunks_and_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "_CHUNK", 7)
+    monkeypatch.setattr(files, "_CHUNK", 7)
+    monkeypatch.setattr(columns, "_BLOCK", 16)
     monkeypatch.setattr(lines, "_BLOCK", 5)
+    monkeypatch.setattr(lines, "_LINES", 3)
     draw = random.Random(0)
     for trial in range(150):
         text = "".join(draw.choices("ab\n\n\t é漢" + SEPARATORS, k=draw.randrange(60)))
@@ -111,12 +115,12 @@ def test_gzip_is_unpacked_once_for_each_content(tmp_path):
     cache = tmp_path / "cache"
     path = write(tmp_path, gzip.compress(b"old\n"))
     assert LineFile(path, cache)[0] == "old"
-    (unpacked,) = cache.iterdir()
+    (unpacked,) = cache.glob("unpacked-*")
     stamp = unpacked.stat().st_mtime_ns
     assert LineFile(write(tmp_path, path.read_bytes(), "copy"), cache)[0] == "old"
-    assert [p.stat().st_mtime_ns for p in cache.iterdir()] == [stamp]
+    assert [p.stat().st_mtime_ns for p in cache.glob("unpacked-*")] == [stamp]
     assert LineFile(write(tmp_path, gzip.compress(b"new\n")), cache)[0] == "new"
-    assert len(list(cache.iterdir())) == 2
+    assert len(list(cache.glob("unpacked-*"))) == 2
 
 
 PACKED = gzip.compress(random.Random(1).randbytes(2000))
@@ -139,10 +143,63 @@ def test_damaged_gzip_leaves_nothing_behind(tmp_path, damaged):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_cache_that_cannot_be_written(tmp_path):
+def test_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    file = LineFile(write(tmp_path, b"a\nb\n"), write(tmp_path, b"", "cache"))
+    assert [file[0], *file.scan()] == ["a", "a", "b"]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(
+        DataError, match=r"a\.txt: neither .* nor a temporary folder can be written \(No such"
+    ):
+        LineFile(tmp_path / "a.txt", tmp_path / "cache")
     path = write(tmp_path, gzip.compress(b"a\n"))
     with pytest.raises(DataError, match="cannot be unpacked into"):
         LineFile(path, write(tmp_path, b"", "cache"))
+
+
+TEXT = b"".join(b"line %d\n" % i for i in range(40))
+
+
+def test_where_lines_are_is_found_once_for_each_content(tmp_path, monkeypatch):
+    find, calls = lines._find_lines, []
+    monkeypatch.setattr(lines, "_find_lines", lambda *args: calls.append(args) or find(*args))
+    path = write(tmp_path, TEXT)
+    for _ in range(2):
+        assert list(LineFile(path, tmp_path / "cache").scan()) == [f"line {i}" for i in range(40)]
+    LineFile(write(tmp_path, TEXT, "copy"), tmp_path / "cache")
+    assert len(calls) == 1
+    assert LineFile(write(tmp_path, TEXT.replace(b"3", b"\n")), tmp_path / "cache")[3] == "line "
+    assert len(calls) == 2
+
+
+def test_a_damaged_index_gives_no_wrong_lines(tmp_path, monkeypatch):
+    """It is made again at once where its end is damaged, else an error says so and the next start does."""
+    monkeypatch.setattr(columns, "_BLOCK", 64)
+    path, cache = write(tmp_path, TEXT), tmp_path / "cache"
+    LineFile(path, cache)
+    (index,) = cache.iterdir()
+    content = index.read_bytes()
+    errors = 0
+    for place in range(0, len(content), 3):
+        flipped = content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :]
+        for damaged in (content[:place], flipped):
+            index.write_bytes(damaged)
+            try:
+                assert list(LineFile(path, cache).scan()) == [f"line {i}" for i in range(40)]
+            except DataError as error:
+                assert str(error).startswith(f"{index}: is damaged; run the same command again")
+                assert LineFile(path, cache)[39] == "line 39"
+                errors += 1
+            assert index.read_bytes() == content
+    assert errors > 10
+
+
+def test_a_text_that_is_cut_while_it_is_open(tmp_path):
+    file = LineFile(write(tmp_path, TEXT), tmp_path / "cache")
+    os.truncate(file.path, 50)
+    assert file[3] == "line 3"
+    for read in (lambda: file[30], lambda: list(file.scan())):
+        with pytest.raises(DataError, match=r"a\.txt: is shorter than it was; restore it"):
+            read()
 
 
 def test_missing_file_says_what_may_be_meant(tmp_path):
@@ -171,7 +228,7 @@ def test_folders_and_unreadable_files(tmp_path):
 
 
 def test_a_file_larger_than_the_memory_allowed(tmp_path):
-    """A text of 512 MB within 256 MB of memory: mapped, not read."""
+    """A text of 512 MB within 256 MB of memory."""
     path = tmp_path / "big.txt"
     with path.open("wb") as file:  # sparse: it takes next to no room on the disk
         for line in range(1, 513):
@@ -181,7 +238,7 @@ def test_a_file_larger_than_the_memory_allowed(tmp_path):
         "import sys, resource, pathlib\n"
         "from transformer.data.lines import LineFile\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (256 << 20, 256 << 20))\n"
-        "file = LineFile(pathlib.Path(sys.argv[1]), pathlib.Path('.'))\n"
+        "file = LineFile(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[1]).parent)\n"
         "print(len(file), len(file[511]), sum(map(len, file.scan())))\n"
     )
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # threads' stacks count as memory
