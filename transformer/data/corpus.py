@@ -116,15 +116,15 @@ def _hold_out(corpora: list[Corpus], count: int, *, keep_train: bool) -> list[Co
     # The place inside a stretch wanders by the golden ratio: spread evenly, in step with no period of
     # the corpus, and the same with every version of every random generator.
     edges = np.arange(count + 1) * total // count
-    drawn = np.zeros(total, bool)
-    drawn[edges[:-1] + (np.arange(count) * _GOLDEN % 1.0 * np.diff(edges)).astype(np.int64)] = True
-    result = []
-    ends = np.cumsum([len(corpus) for corpus in corpora])
-    for corpus, held in zip(corpora, np.split(drawn, ends[:-1]), strict=True):
+    drawn = edges[:-1] + (np.arange(count) * _GOLDEN % 1.0 * np.diff(edges)).astype(np.int64)
+    result, end = [], 0
+    for corpus in corpora:
+        start, end = end, end + len(corpus)
+        held = drawn[np.searchsorted(drawn, start) : np.searchsorted(drawn, end)] - start
         if keep_train:
-            result.append(dataclasses.replace(corpus, pairs=SomePairs(corpus.pairs, ~held)))
-        elif held.any():
-            result.append(Corpus(f"{corpus.name} (held out)", SomePairs(corpus.pairs, held)))
+            result.append(dataclasses.replace(corpus, pairs=SomePairs(corpus.pairs, held, rest=True)))
+        elif len(held):
+            result.append(Corpus(f"{corpus.name} (held out)", SomePairs(corpus.pairs, held, rest=False)))
     return result
 
 

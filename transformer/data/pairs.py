@@ -130,26 +130,37 @@ class ListPairs:
 class SomePairs:
     """Some of the pairs of a source, in its order."""
 
-    def __init__(self, pairs: Pairs, chosen: np.ndarray):
-        """Chooses pairs by a mask of booleans, one for each."""
+    def __init__(self, pairs: Pairs, drawn: np.ndarray, *, rest: bool):
+        """Chooses pairs.
+
+        Args:
+          pairs: the source.
+          drawn: int64 [pairs drawn], their indices in order.
+          rest: choose all the others instead.
+        """
         self._pairs = pairs
-        self._chosen = chosen
-        self._indices = np.flatnonzero(chosen)
+        self._drawn = drawn
+        self._rest = rest
+        self._before = drawn - np.arange(len(drawn))  # how many of the rest come before each of them
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self._pairs) - len(self._drawn) if self._rest else len(self._drawn)
 
     def __getitem__(self, index: int) -> Pair | None:
-        return self._pairs[int(self._indices[index])]
+        return self._pairs[self.origin(index)]
 
     def __iter__(self) -> Iterator[Pair | None]:
         if 10 * len(self) > len(self._pairs):  # reading all in order is then the faster way
-            return itertools.compress(self._pairs, self._chosen)
+            chosen = np.full(len(self._pairs), self._rest)
+            chosen[self._drawn] = not self._rest
+            return itertools.compress(self._pairs, chosen)
         return map(self.__getitem__, range(len(self)))
 
     def origin(self, index: int) -> int:
         """Returns the pair's index in the source that it was chosen from."""
-        return int(self._indices[index])
+        if self._rest:
+            return index + int(np.searchsorted(self._before, index, "right"))
+        return int(self._drawn[index])
 
     def facts(self) -> tuple[FileFact, ...]:
         return self._pairs.facts()
