@@ -6,79 +6,59 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
-import weakref
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from transformer.config import Config
+from transformer.data.columns import Column, Damaged, new_column
 from transformer.data.corpus import Corpus
+from transformer.data.files import replacing
 from transformer.data.tokenizer import UNK_ID, Tokenizer
-from transformer.errors import DataError
 
 _BLOCK = 8192  # pairs encoded together
-_FILES = ("bounds.npy", "numbers.npy", "tokens.bin")
-_MANIFEST = "counts.json"
-_FORMAT = 2  # of these files; 1 had no digests
+_MANIFEST = "manifest.json"
+_FORMAT = 3  # of the folder: 1 had no digests, 2 digests of whole files
 
 Counts = dict[str, int]
 
-
-class _Column:
-    """Numbers in a file, raw or as NumPy saves them, read piece by piece.
-
-    Not mapped into memory: where a mapped file has been cut, or its disk fails, the system ends the
-    process without a word; reading gives an error. It is also faster for pieces of a sentence's length.
-    """
-
-    def __init__(self, path: Path, dtype: type[np.number]):
-        """Opens the file, which stays readable if it is removed."""
-        self.path, self._dtype = path, np.dtype(dtype)
-        # The length of NumPy's header is NumPy's to know.
-        self._offset = np.load(path, mmap_mode="r").offset if path.suffix == ".npy" else 0
-        self._descriptor = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._descriptor)
-        self.size = (os.fstat(self._descriptor).st_size - self._offset) // self._dtype.itemsize
-
-    def read(self, start: int, count: int) -> np.ndarray:
-        """Returns `count` numbers from `start` on; raises DataError if they are not there."""
-        size = self._dtype.itemsize
-        try:
-            content = os.pread(self._descriptor, count * size, self._offset + start * size)
-        except OSError as error:
-            raise _damaged(self.path, f"cannot be read: {error.strerror}") from None
-        if len(content) != count * size:
-            raise _damaged(self.path, "is shorter than it was")
-        return np.frombuffer(content, self._dtype)
+_COLUMNS: dict[str, type[np.number]] = {
+    "bounds.bin": np.int64,  # [2 * pairs + 1]: pair i is tokens[bounds[2 * i] : bounds[2 * i + 2]]
+    "numbers.bin": np.int64,  # [pairs]: of the pair in its source
+    "tokens.bin": np.int32,
+}
 
 
 class EncodedCorpus:
     """Pairs of int32 id arrays, end marks included; index or iterate.
 
     Attributes:
+      key: digest of everything that they depend on.
       counts: lines read, pairs `kept`, those left out by cause (`empty`, `too_long`, `ratio`,
         `undecodable`), and `source_tokens`, `target_tokens`, `unknown_tokens` of the kept ones.
     """
 
     def __init__(self, folder: Path):
-        """Opens what `encode_corpus` wrote to `folder`."""
-        self.counts: Counts = json.loads((folder / _MANIFEST).read_text())["counts"]
-        self._bounds = _Column(folder / "bounds.npy", np.int64)
-        self._numbers = _Column(folder / "numbers.npy", np.int64)
-        self._tokens = _Column(folder / "tokens.bin", np.int32)
+        """Opens what `encode_corpus` wrote to `folder`; raises Damaged if a file is not of the others."""
+        self.key, self.counts, seals = _read_manifest(folder / _MANIFEST)
+        columns = [Column(folder / name, dtype) for name, dtype in _COLUMNS.items()]
+        for column in columns:
+            if column.seal.hex() != seals[column.path.name]:
+                raise column.spoilt("is of another encoding")
+        self._bounds, self._numbers, self._tokens = columns
 
     def __len__(self) -> int:
-        return self._numbers.size
+        return self._numbers.count
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the ids of a pair; raises DataError if the files have changed since they were opened."""
+        """Returns the ids of a pair; raises Damaged if the files are not as they were written."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         start, middle, end = self._bounds.read(2 * index, 3).tolist()
-        if not 0 <= start < middle < end <= self._tokens.size:
-            raise _damaged(self._bounds.path, "has been changed")
+        if not 0 <= start < middle < end <= self._tokens.count:
+            raise self._bounds.spoilt("has been changed")
         ids = self._tokens.read(start, end - start)
         return ids[: middle - start], ids[middle - start :]
 
@@ -90,10 +70,6 @@ class EncodedCorpus:
         return (self[i] for i in range(len(self)))
 
 
-def _damaged(path: Path, why: str) -> DataError:
-    return DataError(f"{path}: {why}; run the same command again: it encodes the corpus anew")
-
-
 def encode_corpus(
     corpus: Corpus,
     tokenizer: Tokenizer,
@@ -101,7 +77,7 @@ def encode_corpus(
     folder: Path,
     note: Callable[[str], None] = lambda line: None,
 ) -> EncodedCorpus:
-    """Encodes and filters a corpus into `folder`, or reuses what lies there whole from the same input.
+    """Encodes and filters a corpus into `folder`, or reuses what lies there from the same input.
 
     A pair is left out, and counted, if a side is empty or not UTF-8, longer than
     `model.max_length`, or if the lengths differ by more than `data.max_ratio`.
@@ -111,63 +87,66 @@ def encode_corpus(
       tokenizer: makes ids of text.
       config: the filters.
       folder: where the ids are kept.
-      note: told when what lies there is damaged.
+      note: told when what lies there is seen to be damaged; most of it is looked at when it is read.
 
     Raises:
       DataError: if a line is not UTF-8 and `data.invalid_utf8` is "error".
     """
     key = _key(corpus, tokenizer, config)
-    if _is_whole(folder, key, note):
-        return EncodedCorpus(folder)
+    if (found := _reusable(folder, key, note)) is not None:
+        return found
+    shutil.rmtree(folder, ignore_errors=True)  # whoever reads it can go on
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = folder / _MANIFEST
-    manifest.unlink(missing_ok=True)
     counts: Counts = collections.Counter(dict.fromkeys(("lines", "kept", *_CAUSES, *_TOKENS), 0))
-    lengths: list[int] = [0]
-    numbers: list[int] = []
-    with (folder / "tokens.bin").open("wb") as file:
+    end = 0  # tokens written
+    with contextlib.ExitStack() as stack:
+        bounds, numbers, tokens = (
+            stack.enter_context(new_column(folder / name, dtype)) for name, dtype in _COLUMNS.items()
+        )
+        bounds(np.array([end]))
         for block in _blocks(corpus):
             kept = _filtered(block, tokenizer, config, counts)
-            numbers += (corpus.number(i) for i in kept)
+            numbers(np.array([corpus.number(i) for i in kept], np.int64))
             pairs = [ids for pair in kept.values() for ids in pair]
-            lengths += map(len, pairs)
+            bounds(end + np.cumsum([len(ids) for ids in pairs], dtype=np.int64))
             flat = np.fromiter(itertools.chain.from_iterable(pairs), np.int32)
+            end += len(flat)
             counts["unknown_tokens"] += int((flat == UNK_ID).sum())
-            flat.tofile(file)
-    np.save(folder / "bounds.npy", np.cumsum(lengths, dtype=np.int64))
-    np.save(folder / "numbers.npy", np.array(numbers, np.int64))
+            tokens(flat)
     # Last and in one move, so that it vouches for the others.
-    temporary = manifest.with_suffix(".tmp")
-    digests = {name: _digest(folder / name) for name in _FILES}
-    temporary.write_text(json.dumps({"key": key, "counts": counts, "sha256": digests}, indent=2) + "\n")
-    temporary.replace(manifest)
+    seals = {name: Column(folder / name, dtype).seal.hex() for name, dtype in _COLUMNS.items()}
+    with replacing(folder / _MANIFEST) as file:
+        file.write(_manifest(key, counts, seals))
     return EncodedCorpus(folder)
 
 
-def _is_whole(folder: Path, key: str, note: Callable[[str], None]) -> bool:
-    """Returns whether `folder` holds encoded pairs of this key, to the bit; notes what is damaged."""
-    manifest = folder / _MANIFEST
-    if not manifest.exists():
-        return False
-    damaged = [_MANIFEST]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(manifest.read_text())
-        if found["key"] != key:
-            return False
-        digests = found["sha256"]
-        damaged = [name for name in _FILES if _digest(folder / name) != digests[name]]
-    if damaged:
-        note(f"{folder / damaged[0]}: damaged; encoding the corpus anew")
-    return not damaged
-
-
-def _digest(path: Path) -> str | None:
-    """Returns the SHA-256 of a file; None if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+def _reusable(folder: Path, key: str, note: Callable[[str], None]) -> EncodedCorpus | None:
+    """Returns what lies in `folder` if it is of this key and looks whole; notes what is damaged."""
+    if not (folder / _MANIFEST).exists():
         return None
+    try:
+        found = EncodedCorpus(folder)
+    except Damaged as error:
+        note(f"{error.path}: damaged; encoding the corpus anew")
+        return None
+    return found if found.key == key else None
+
+
+def _manifest(key: str, counts: Counts, seals: dict[str, str]) -> bytes:
+    """Returns the text of the manifest, which covers itself."""
+    covered = {"key": key, "counts": counts, "seals": seals}
+    digest = hashlib.sha256(json.dumps(covered).encode()).hexdigest()
+    return json.dumps({**covered, "self": digest}, indent=2).encode() + b"\n"
+
+
+def _read_manifest(path: Path) -> tuple[str, Counts, dict[str, str]]:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        text = path.read_bytes()
+        found = json.loads(text)
+        parts = found["key"], found["counts"], found["seals"]
+        if text == _manifest(*parts):
+            return parts
+    raise Damaged(path, "is damaged")
 
 
 _CAUSES = ("empty", "too_long", "ratio", "undecodable")

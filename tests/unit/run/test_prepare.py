@@ -1,0 +1,73 @@
+"""What a start reads: everything the first time, next to nothing the second, what changed at any time."""
+
+import os
+import pathlib
+import time
+
+import pytest
+
+from transformer.config import Config, from_config_dict
+from transformer.errors import DataError
+from transformer.io.workdir import Workdir
+from transformer.run.prepare import PreparedData, prepare_data
+
+
+@pytest.fixture(autouse=True)
+def later(monkeypatch):
+    """Everything happens ten seconds after the last change of every file."""
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 10**10)
+
+
+def make_config(folder, count: int, **data) -> Config:
+    folder.mkdir(exist_ok=True)
+    for name, letter in (("a", "abc"), ("b", "bca")):
+        (folder / name).write_text("".join(f"{letter * (i % 5 + 1)}\n" for i in range(count)))
+        (folder / f"dev.{name}").write_text(f"{letter}\n" * 20)
+    given = {"root": str(folder), "train_source": ("a",), "train_target": ("b",)}
+    given |= {} if data else {"dev_source": ("dev.a",), "dev_target": ("dev.b",)}
+    tokenizer = {"model_type": "char", "vocab_size": 8}
+    return from_config_dict({"data": given | data, "tokenizer": tokenizer})
+
+
+def start(config, root) -> PreparedData:
+    workdir = Workdir(root)
+    data = prepare_data(config, workdir, lambda line: None)
+    workdir.save_config(config)
+    return data
+
+
+def bytes_read() -> int:
+    return int(pathlib.Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/io"), reason="bytes are counted by Linux")
+@pytest.mark.parametrize("data", [{}, {"holdout_lines": 2}])
+def test_the_second_start_reads_as_much_however_long_the_corpus_is(tmp_path, data):
+    read = {}
+    for count in (10_000, 40_000):
+        config = make_config(tmp_path / str(count), count, **data)
+        start(config, tmp_path / f"run {count}")
+        before = bytes_read()
+        again = start(config, tmp_path / f"run {count}")
+        read[count] = bytes_read() - before
+        assert len(again.train[0]) == count - data.get("holdout_lines", 0)
+    assert abs(read[40_000] - read[10_000]) < 35_000  # the last block of each side may be smaller
+    assert read[40_000] < (tmp_path / "40000" / "a").stat().st_size / 2
+
+
+def test_a_text_that_changed_is_refused_and_one_that_was_touched_is_not(tmp_path):
+    config = make_config(tmp_path, 100)
+    start(config, tmp_path / "run")
+    text = tmp_path / "a"
+    content, stat = text.read_bytes(), text.stat()
+    os.utime(text)
+    start(config, tmp_path / "run")
+    time.sleep(0.02)  # the clock of the file system ticks
+    text.write_bytes(content.replace(b"abc\n", b"acb\n", 1))
+    os.utime(text, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    for _ in range(2):
+        with pytest.raises(DataError, match="corpus changed since the run began: a had 1000 bytes, sha256 "):
+            start(config, tmp_path / "run")
+    text.write_bytes(content)
+    start(config, tmp_path / "run")
