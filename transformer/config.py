@@ -113,6 +113,7 @@ class DataConfig:
     row_length: int = 0  # positions in a packed row; 0: model.max_length
     packing_bins: int = 512  # rows that first-fit packing fills at once
     buckets: tuple[int, ...] = ()  # upper lengths when not packing; empty: powers of two
+    workers: int = 0  # processes that read and pack ahead, for devices too fast for a thread (0)
 
 
 @dataclasses.dataclass(frozen=True)

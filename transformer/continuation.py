@@ -91,6 +91,7 @@ FIXED = frozenset(
         "data.row_length",
         "data.packing_bins",
         "data.buckets",
+        "data.workers",  # each packs a share of the pairs
         "optim.name",
         "optim.ema_decay",  # a run without an average has none to go on with
         "run.init_seed",

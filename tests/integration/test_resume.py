@@ -3,7 +3,6 @@
 Dropout, packing, accumulation and the moving average are on; checkpoints fall into the middle of epochs.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -12,13 +11,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tiny_run import compiled_once, make_config, read_arrays, start, write_corpus, write_recipe
+from tiny_run import (
+    compiled_once,
+    finish,
+    has_done,
+    lines_of,
+    make_config,
+    read_arrays,
+    start,
+    wait_for,
+    write_corpus,
+    write_recipe,
+)
 
 from transformer.errors import Preempted
 from transformer.run import loop as loop_module
 from transformer.run.train import train
 
-CLOCK = {"tokens_per_second", "data_wait"}  # how fast a step was, not what it did
 LAST = 24
 
 
@@ -47,18 +56,6 @@ def reference(tmp_path_factory):
         yield Reference(settings, folder / "run", recipe, lines, read_arrays(folder / "run", LAST))
 
 
-def lines_of(workdir: Path) -> dict[tuple[str, int], dict]:
-    """The lines of metrics.jsonl about train and dev, each of which must be there once."""
-    found = {}
-    for text in (workdir / "metrics.jsonl").read_text().splitlines():
-        line = json.loads(text)
-        key = line.pop("split"), line.pop("step")
-        if key[0] != "data":
-            assert key not in found
-            found[key] = {name: value for name, value in line.items() if name not in CLOCK}
-    return found
-
-
 def same(workdir: Path, reference: Reference, besides=frozenset()) -> None:
     """Asserts that a run ended as the reference did, bit by bit; `besides` are further lines."""
     assert {k: v for k, v in lines_of(workdir).items() if k not in besides} == reference.lines
@@ -79,32 +76,11 @@ def kept(workdir: Path) -> list[str]:
     return sorted(path.name for path in (workdir / "checkpoints").iterdir())
 
 
-def finish(recipe: Path, workdir: Path) -> None:
-    process = start(recipe, workdir)
-    assert process.wait(120) == 0, process.stderr.read()
-    process.stderr.close()
-
-
-def wait_for(process: subprocess.Popen, moment) -> None:
-    """Waits until `moment()`, watched closely; the process must not end before."""
-    deadline = time.monotonic() + 120
-    while not moment():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 def end(process: subprocess.Popen, number: signal.Signals) -> tuple[int, str]:
     """Sends a signal; returns the exit code and what the process had to say."""
     process.send_signal(number)
     _, said = process.communicate(timeout=120)
     return process.returncode, said
-
-
-def has_done(workdir: Path, step: int):
-    """Returns the function that tells whether `step` is logged."""
-    file = workdir / "metrics.jsonl"
-    return lambda: file.exists() and f'"train", "step": {step}, ' in file.read_text()
 
 
 def test_killed_again_and_again(reference, tmp_path):

@@ -1,11 +1,13 @@
 """A corpus, a recipe and a model so small that a whole run takes seconds."""
 
 import contextlib
+import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from transformer.config import Config, from_config_dict
 
 ROOT = Path(__file__).parents[2]
 
+CLOCK = {"tokens_per_second", "data_wait"}  # how fast a step was, not what it did
 Settings = dict[str, dict[str, Any]]
 
 SETTINGS: Settings = {
@@ -124,3 +127,37 @@ def read_arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
             for path, x in jax.tree_util.tree_leaves_with_path(tree):
                 arrays[item + jax.tree_util.keystr(path)] = np.asarray(x)
     return arrays
+
+
+def lines_of(workdir: Path) -> dict[tuple[str, int], dict]:
+    """The lines of metrics.jsonl about train and dev, each of which must be there once."""
+    found = {}
+    for text in (workdir / "metrics.jsonl").read_text().splitlines():
+        line = json.loads(text)
+        key = line.pop("split"), line.pop("step")
+        if key[0] != "data":
+            assert key not in found
+            found[key] = {name: value for name, value in line.items() if name not in CLOCK}
+    return found
+
+
+def has_done(workdir: Path, step: int) -> Callable[[], bool]:
+    """Returns the function that tells whether `step` is logged."""
+    file = workdir / "metrics.jsonl"
+    return lambda: file.exists() and f'"train", "step": {step}, ' in file.read_text()
+
+
+def wait_for(process: subprocess.Popen, moment: Callable[[], bool]) -> None:
+    """Waits until `moment()`, watched closely; the process must not end before."""
+    deadline = time.monotonic() + 120
+    while not moment():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def finish(recipe: Path, workdir: Path) -> None:
+    """Runs training to its end."""
+    process = start(recipe, workdir)
+    assert process.wait(120) == 0, process.stderr.read()
+    process.stderr.close()

@@ -34,7 +34,7 @@ DOORS: set[tuple[str, str]] = set()
 
 # Who may import a package: modules, or folders of them.
 WALLS = {
-    "absl": ["transformer.cli"],
+    "absl": ["transformer.cli", "transformer.data.pipeline"],
     "array_record": ["transformer.data.tfds_source"],
     "babel": ["transformer.data"],
     "flax": ["transformer.model"],

@@ -42,12 +42,17 @@ class EncodedCorpus:
 
     def __init__(self, folder: Path):
         """Opens what `encode_corpus` wrote to `folder`; raises Damaged if a file is not of the others."""
+        self._folder = folder
         self.key, self.counts, seals = _read_manifest(folder / _MANIFEST)
         columns = [Column(folder / name, dtype) for name, dtype in _COLUMNS.items()]
         for column in columns:
             if column.seal.hex() != seals[column.path.name]:
                 raise column.spoilt("is of another encoding")
         self._bounds, self._numbers, self._tokens = columns
+
+    def __reduce__(self) -> tuple[type["EncodedCorpus"], tuple[Path]]:
+        """Lets a worker process open the same files."""
+        return EncodedCorpus, (self._folder,)
 
     def __len__(self) -> int:
         return self._numbers.count

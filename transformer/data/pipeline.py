@@ -5,11 +5,18 @@ with each checkpoint.
 """
 
 import bisect
+import multiprocessing
+import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
+from absl import flags
 
 from transformer.config import DataConfig
 from transformer.data.batch import Batch, pack_rows
@@ -60,7 +67,7 @@ def training_batches(
       corpora: encoded pairs, none longer than `row_length`.
       weights: share of each corpus; None takes each as often as it is long. Corpora without pairs
         or of weight 0 give nothing.
-      data: batch size, packing, buckets, seed.
+      data: batch size, packing, buckets, seed, workers.
       row_length: positions of a packed row, or of the longest bucket.
       augment: changes the ids "src" and "tgt" of a pair; it keeps them within `row_length`.
     """
@@ -84,7 +91,26 @@ def training_batches(
         batches = packed.batch(data.batch_tokens // row_length).map(_packed_batch)
     else:
         batches = BucketDataset(pairs, data, row_length)
+    if data.workers:
+        flags.FLAGS.mark_as_parsed()  # Grain asks them for its settings; the command line here is not absl's
+        # Through pipes: of shared memory Grain leaves behind what was packed ahead when it is closed.
+        pipes = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+        piped = grain.experimental.WithOptionsIterDataset(batches, pipes)
+        options = grain.MultiprocessingOptions(data.workers, per_worker_buffer_size=_PREFETCH)
+        return piped.mp_prefetch(options, worker_init_fn=_begin_worker)
     return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=_PREFETCH)
+
+
+def _begin_worker(index: int, count: int) -> None:
+    """Ties a worker to the training process: signals are that one's to act upon, and its end is theirs."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with_parent(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _packed_batch(rows: dict[str, np.ndarray]) -> TrainingBatch:
