@@ -45,6 +45,7 @@ class ModelConfig:
     d_model: int = 512
     d_ff: int = 2048
     num_heads: int = 8
+    head_size: int = 0  # of queries, keys and values; 0: d_model / num_heads, as the paper
     num_encoder_layers: int = 6
     num_decoder_layers: int = 6
     dropout_rate: float = 0.1  # sub-layer outputs and sums of embeddings and positions (5.4)
@@ -52,16 +53,35 @@ class ModelConfig:
     activation_dropout_rate: float = 0.0  # after the feed-forward activation; not in the paper
     max_length: int = 256  # tokens with the end mark; longer pairs are left out, longer inputs split
     norm: Literal["post", "pre"] = "post"  # post: LayerNorm(x + Dropout(Sublayer(x))), as the paper
+    norm_type: Literal["layer", "rms"] = "layer"  # rms: neither mean nor bias (Zhang and Sennrich 2019)
     norm_epsilon: float = 1e-6
-    activation: Literal["relu", "gelu", "swish"] = "relu"
-    positions: Literal["sinusoidal", "sinusoidal_halves", "learned"] = "sinusoidal"
-    tied_embeddings: Literal["all", "target", "none"] = "all"  # which matrices are the output's (3.4)
+    embedding_norm: bool = False  # a norm on sums of embeddings and positions (BART)
+    activation: Literal["relu", "gelu", "gelu_tanh", "swish"] = "relu"
+    gated_feed_forward: bool = False  # activation(x W) * (x V), for example GEGLU (Shazeer 2020)
+    feed_forward_bias: bool = True  # b_1 and b_2 of equation 2
+    positions: Literal["sinusoidal", "sinusoidal_split", "sinusoidal_halves", "learned", "relative"] = (
+        "sinusoidal"  # see model/positions.py
+    )
+    position_offset: int = 0  # number of a sentence's first position (BART 2)
+    relative_buckets: int = 32  # relative: classes of distances, each with a bias (Raffel et al. 2020)
+    relative_max_distance: int = 128  # relative: farther ones are all in the last bucket
+    relative_shared: bool = True  # relative: one table a stack; false: one a layer (UMT5)
+    tied_embeddings: Literal["all", "target", "inputs", "none"] = "all"  # which tables are one (3.4)
+    scale_embeddings: bool = True  # times sqrt(d_model) (3.4)
+    scale_queries: bool = True  # over sqrt(head size) (equation 1)
+    scale_logits: bool = False  # over sqrt(d_model) (T5 with a tied output)
+    logits_bias: bool = False  # one number a target piece (Marian, BART)
     attention_implementation: Literal["xla", "cudnn"] = "xla"  # cudnn: fused, for NVIDIA GPUs
     attention_bias: bool = False  # the paper's projections W^Q, W^K, W^V, W^O have none
     dtype: Dtype = "float32"  # of computation
     param_dtype: Dtype = "float32"  # of parameters
     remat: bool = False  # recompute each layer in the backward pass: less memory, more time
     scan_layers: bool = False  # one compiled layer looped over: compiles faster, runs a little slower
+
+    @property
+    def key_size(self) -> int:
+        """K, the size of each head's queries, keys and values."""
+        return self.head_size or self.d_model // self.num_heads
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,8 @@ _POSITIVE = (
     "model.num_decoder_layers",
     "model.max_length",
     "model.norm_epsilon",
+    "model.relative_buckets",
+    "model.relative_max_distance",
     "tokenizer.vocab_size",
     "data.packing_bins",
     "data.batch_tokens",
@@ -79,20 +81,22 @@ def _alone(values: Mapping[str, Any]) -> Iterator[str]:
 def _together(config: "Config") -> Iterator[str]:
     """Yields what is wrong with values that depend on each other."""
     model, data, run = config.model, config.data, config.run
-    if model.num_heads > 0 and model.d_model % model.num_heads:
+    if not model.head_size and model.num_heads > 0 and model.d_model % model.num_heads:
         divisor = max(h for h in range(1, model.num_heads) if model.d_model % h == 0)
         yield (
             f"model.num_heads: {model.num_heads} heads do not divide d_model {model.d_model}; "
-            f"choose a divisor, for example {divisor}"
+            f"choose a divisor, for example {divisor}, or set config.model.head_size"
         )
-    if model.positions != "learned" and model.d_model % 2:
+    if model.positions.startswith("sinusoidal") and model.d_model % 2:
         yield f"model.d_model: sinusoidal positions need an even size, got {model.d_model}"
+    if model.positions == "relative":
+        yield from _relative(config)
     if model.attention_implementation == "cudnn":
         yield from _cudnn(config)
-    if model.tied_embeddings == "all" and not config.tokenizer.joint:
+    if model.tied_embeddings in ("all", "inputs") and not config.tokenizer.joint:
         yield (
-            "model.tied_embeddings: 'all' needs one vocabulary; set config.tokenizer.joint=true, "
-            "or tied_embeddings to 'target' or 'none'"
+            f"model.tied_embeddings: '{model.tied_embeddings}' needs one vocabulary; set "
+            "config.tokenizer.joint=true, or tied_embeddings to 'target' or 'none'"
         )
     longest = model.max_length
     row = data.row_length or longest
@@ -121,10 +125,33 @@ def _together(config: "Config") -> Iterator[str]:
         yield f"mesh: sizes must be above 0 and at most one -1, got {sizes}"
 
 
+def _relative(config: "Config") -> Iterator[str]:
+    """Yields why distances cannot be put into buckets."""
+    model = config.model
+    if model.position_offset:
+        yield (
+            "model.position_offset: relative positions have no first one, "
+            f"got {model.position_offset}; set it to 0"
+        )
+    if model.relative_buckets % 4:
+        yield (
+            "model.relative_buckets: must be a multiple of 4 (left and right, near and far), "
+            f"got {model.relative_buckets}"
+        )
+    elif model.relative_max_distance <= model.relative_buckets // 2:
+        yield (
+            f"model.relative_max_distance: {model.relative_max_distance} is not beyond the near distances, "
+            "which have buckets of their own; "
+            f"raise it above relative_buckets / 2 = {model.relative_buckets // 2}"
+        )
+
+
 def _cudnn(config: "Config") -> Iterator[str]:
     """Yields what cuDNN's fused attention cannot do."""
     model, key = config.model, "model.attention_implementation: 'cudnn'"
-    head = model.d_model // max(model.num_heads, 1)
+    head = model.head_size or model.d_model // max(model.num_heads, 1)
+    if model.positions == "relative":
+        yield f"{key} is not used with the biases of relative positions; choose 'xla', or other positions"
     if model.dtype != "bfloat16":
         yield f"{key} computes in bfloat16 alone; set config.model.dtype=bfloat16, or choose 'xla'"
     if model.attention_dropout_rate:

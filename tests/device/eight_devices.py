@@ -1,8 +1,11 @@
 """Trains one step on meshes of eight simulated devices and on one device; prints what came out as JSON.
 
+eight_devices.py paper|others MESH...
+
 Run by test_mesh.py in a process of its own: the number of devices is fixed when JAX starts.
 """
 
+import dataclasses
 import functools
 import json
 import math
@@ -28,7 +31,7 @@ from transformer.training.loss import token_log_probs
 from transformer.training.optimizer import make_optimizer
 
 VOCAB, LENGTH, CHUNK = 88, 12, 512
-MODEL = ModelConfig(
+PAPER = ModelConfig(
     d_model=16,
     d_ff=32,
     num_heads=8,
@@ -38,6 +41,21 @@ MODEL = ModelConfig(
     attention_dropout_rate=0.2,
     activation_dropout_rate=0.2,
     max_length=LENGTH,
+)
+# With every parameter that models of others have and the paper's has not.
+OTHERS = dataclasses.replace(
+    PAPER,
+    norm="pre",
+    norm_type="rms",
+    embedding_norm=True,
+    head_size=4,
+    gated_feed_forward=True,
+    positions="relative",
+    relative_buckets=8,
+    relative_max_distance=6,
+    tied_embeddings="inputs",
+    logits_bias=True,
+    attention_bias=True,
 )
 
 
@@ -65,13 +83,13 @@ def moments(state: TrainState) -> Any:
     return next(s.mu for s in leaves if hasattr(s, "mu"))
 
 
-def run(mesh: Mesh, both: bool) -> dict[str, Any]:
+def run(form: ModelConfig, mesh: Mesh, both: bool) -> dict[str, Any]:
     """Returns the initial state, dev sums, and what one step gives: in one part, and if `both` in two."""
-    model, rows = Transformer(MODEL, VOCAB, VOCAB), to_devices(batch(), mesh)
+    model, rows = Transformer(form, VOCAB, VOCAB), to_devices(batch(), mesh)
     result: dict[str, Any] = {"ties": ties()}
     for parts in (1, 2) if both else (1,):
-        config = Config(model=MODEL, optim=OptimConfig(accumulation_steps=parts, loss_chunk=CHUNK))
-        tx = make_optimizer(MODEL, config.optim, config.run.num_steps)
+        config = Config(model=form, optim=OptimConfig(accumulation_steps=parts, loss_chunk=CHUNK))
+        tx = make_optimizer(form, config.optim, config.run.num_steps)
         if parts == 1:
             born = jax.jit(functools.partial(init_state, model, tx, config, mesh)).lower().compile()
             state = born()
@@ -144,13 +162,13 @@ def shard_shapes(state: TrainState) -> dict[str, list[int]]:
     return {"/".join(k.key for k in path): list(x.addressable_shards[0].data.shape) for path, x in leaves}
 
 
-def main(meshes: list[tuple[int, int, int]]) -> None:
-    alone = run(Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), MESH_AXES), both=(2, 2, 2) in meshes)
+def main(form: ModelConfig, meshes: list[tuple[int, int, int]]) -> None:
+    alone = run(form, Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), MESH_AXES), both=(2, 2, 2) in meshes)
     report: dict[str, Any] = {"devices": jax.device_count()}
     for sizes in meshes:
         mesh = make_mesh(MeshConfig(*sizes))
         with jax.set_mesh(mesh):
-            found = run(mesh, both=sizes == (2, 2, 2))
+            found = run(form, mesh, both=sizes == (2, 2, 2))
         entry = {name: found[name] for name in ("shapes", "ties", "largest_born", "formula")}
         for name in ("params", "eval"):
             entry[name] = distance(found[name], alone[name])
@@ -170,4 +188,5 @@ def main(meshes: list[tuple[int, int, int]]) -> None:
 
 
 if __name__ == "__main__":
-    main([tuple(int(n) for n in arg.split("x")) for arg in sys.argv[1:]])
+    sizes = [tuple(int(n) for n in arg.split("x")) for arg in sys.argv[2:]]
+    main({"paper": PAPER, "others": OTHERS}[sys.argv[1]], sizes)

@@ -21,13 +21,13 @@ MESHES = pytest.mark.parametrize("mesh", [*EVERY_DAY, *(pytest.param(m, marks=SL
 
 
 @functools.cache
-def train_on(*meshes: str) -> subprocess.CompletedProcess[str]:
+def train_on(*meshes: str, model: str = "paper") -> subprocess.CompletedProcess[str]:
     """Runs eight_devices.py once, whether it fails or not."""
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     path = os.pathsep.join(filter(None, (str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH"))))
     say_all = {"XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "0"}
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *meshes],
+        [sys.executable, str(SCRIPT), model, *meshes],
         env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path, **say_all},
         capture_output=True,
         text=True,
@@ -107,6 +107,27 @@ def test_devices_send_what_the_formulas_say(mesh: str) -> None:
     """All collectives of the compiled step against transformer/model/traffic.py, but for single numbers."""
     result = found(mesh)
     assert result["parts_1"]["sent"] == pytest.approx(result["formula"], rel=0.01)
+
+
+def test_parameters_of_other_families_too() -> None:
+    """Biases of distances and logits, gates, an output table of its own: eight devices as one."""
+    done = train_on("2x2x2", model="others")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)["2x2x2"]
+    assert result["params"] == 0
+    assert result["eval"] < 1e-5
+    for part in ("parts_1", "parts_2"):
+        assert result[part]["metrics"] < 1e-5
+        assert result[part]["gradients"] < 1e-5
+        assert result[part]["stays_sharded"]
+        assert 8 * result[part]["products"] == result[part]["products_alone"]
+    assert result["parts_1"]["sent"] == pytest.approx(result["formula"], rel=0.01)
+    expected = {
+        "encoder/relative_bias": [1, 8, HEADS // 2],
+        "decoder/layer_0/feed_forward/wi_linear/kernel": [D_MODEL // 2, 32 // 2],
+        "logits_bias": [VOCAB // 2],
+    }
+    assert {path: result["shapes"][f"params/{path}"] for path in expected} == expected
 
 
 @pytest.mark.parametrize("meshes", [EVERY_DAY, pytest.param(NOW_AND_THEN, marks=SLOW)], ids="+".join)

@@ -45,12 +45,55 @@ def sinusoidal_halves(length: int, d_model: int) -> Array:
     return table
 
 
+def sinusoidal_split(length: int, d_model: int) -> Array:
+    """Returns [length, d_model]: the sines of `sinusoidal`, then its cosines, as Marian."""
+    table = sinusoidal(length, d_model)
+    return np.concatenate([table[:, 0::2], table[:, 1::2]], axis=1)
+
+
 def positions(params: Params, config: Any, stack: str, pos_T: Array) -> Array:
     """Returns [T, D], the encodings of the positions `pos_T` for `stack` ("encoder" or "decoder")."""
+    if config.positions == "relative":
+        return np.zeros((len(pos_T), config.d_model))
+    pos_T = pos_T + config.position_offset
     if config.positions == "learned":
         return params[f"{stack}/positions"][pos_T]
-    table = {"sinusoidal": sinusoidal, "sinusoidal_halves": sinusoidal_halves}[config.positions]
-    return table(int(pos_T.max()) + 1, config.d_model)[pos_T]
+    forms = {
+        "sinusoidal": sinusoidal,
+        "sinusoidal_split": sinusoidal_split,
+        "sinusoidal_halves": sinusoidal_halves,
+    }
+    return forms[config.positions](int(pos_T.max()) + 1, config.d_model)[pos_T]
+
+
+def bucket(distance: int, config: Any, stack: str) -> int:
+    """Returns the bucket of a key `distance` places after the query (Raffel et al. 2020, section 2.1).
+
+    Half of the buckets are for one near distance each, half for far ones: by their logarithm, up to
+    the largest distance. The encoder has the whole twice, for keys before and keys after the query.
+    """
+    number, first = config.relative_buckets, 0
+    if stack == "encoder":
+        number //= 2
+        first = number if distance > 0 else 0
+    elif distance > 0:
+        distance = 0
+    distance, near = abs(distance), number // 2
+    if distance < near:
+        return first + distance
+    share = math.log(distance / near) / math.log(config.relative_max_distance / near)
+    return first + min(number - 1, near + int(share * (number - near)))
+
+
+def distances(params: Params, config: Any, stack: str, layer: int, length: int) -> Array:
+    """Returns [H, T, S], what self-attention of a layer adds to its scores."""
+    biases = np.zeros((config.num_heads, length, length))
+    if config.positions == "relative":
+        table = params[f"{stack}/relative_bias"][0 if config.relative_shared else layer]
+        for t in range(length):
+            for s in range(length):
+                biases[:, t, s] = table[bucket(s - t, config, stack)]
+    return biases
 
 
 # 3.4 Embeddings
@@ -61,35 +104,43 @@ def embedding(params: Params, config: Any, use: str) -> Array:
     owner = {
         "all": {"source": "shared", "target": "shared", "output": "shared"},
         "target": {"source": "source", "target": "target", "output": "target"},
+        "inputs": {"source": "shared", "target": "shared", "output": "output"},
         "none": {"source": "source", "target": "target", "output": "output"},
     }[config.tied_embeddings][use]
     return params[f"{owner}/embedding"]
 
 
 def embed(params: Params, config: Any, use: str, ids_T: Array, pos_T: Array) -> Array:
-    """Returns [T, D]: embeddings times sqrt(d_model), plus positions."""
+    """Returns [T, D]: embeddings times sqrt(d_model), plus positions; then perhaps a norm."""
     stack = {"source": "encoder", "target": "decoder"}[use]
-    scaled = embedding(params, config, use)[ids_T] * math.sqrt(config.d_model)
-    return scaled + positions(params, config, stack, pos_T)
+    x_TD = embedding(params, config, use)[ids_T] * (
+        math.sqrt(config.d_model) if config.scale_embeddings else 1
+    )
+    x_TD = x_TD + positions(params, config, stack, pos_T)
+    return norm(params, config, f"{stack}/embedding_norm", x_TD) if config.embedding_norm else x_TD
 
 
 # 3.2 Attention
 
 
-def attention(q_TK: Array, k_SK: Array, v_SK: Array, allowed_TS: Array) -> Array:
-    """Returns [T, K]: softmax(q k^T / sqrt(K)) v over the allowed keys; zero where none is allowed."""
+def attention(
+    q_TK: Array, k_SK: Array, v_SK: Array, allowed_TS: Array, bias_TS: Array, scale: float
+) -> Array:
+    """Returns [T, K]: softmax(scale * q k^T + bias) v over the allowed keys; zero where none is allowed."""
     out = np.zeros((q_TK.shape[0], v_SK.shape[1]))
     for t in range(q_TK.shape[0]):
         keys = np.flatnonzero(allowed_TS[t])
         if keys.size == 0:
             continue
-        scores = np.array([q_TK[t] @ k_SK[s] for s in keys]) / math.sqrt(q_TK.shape[1])
+        scores = np.array([q_TK[t] @ k_SK[s] * scale + bias_TS[t, s] for s in keys])
         weights = np.exp(scores - scores.max())
         out[t] = (weights / weights.sum()) @ v_SK[keys]
     return out
 
 
-def multi_head(params: Params, config: Any, path: str, x_TD: Array, y_SD: Array, allowed_TS: Array) -> Array:
+def multi_head(
+    params: Params, config: Any, path: str, x_TD: Array, y_SD: Array, allowed_TS: Array, bias_HTS: Array
+) -> Array:
     """Returns [T, D]: queries from x, keys and values from y; the heads' outputs summed over W^O."""
 
     def project(name: str, z: Array, head: int) -> Array:
@@ -99,7 +150,8 @@ def multi_head(params: Params, config: Any, path: str, x_TD: Array, y_SD: Array,
     out_TD = np.zeros_like(x_TD)
     for head in range(config.num_heads):
         q, k, v = project("query", x_TD, head), project("key", y_SD, head), project("value", y_SD, head)
-        out_TD += attention(q, k, v, allowed_TS) @ params[f"{path}/out/kernel"][head]
+        scale = 1 / math.sqrt(q.shape[1]) if config.scale_queries else 1
+        out_TD += attention(q, k, v, allowed_TS, bias_HTS[head], scale) @ params[f"{path}/out/kernel"][head]
     return out_TD + params[f"{path}/out/bias"] if config.attention_bias else out_TD
 
 
@@ -117,19 +169,33 @@ def allowed_keys(seg_T: Array, seg_S: Array, causal: bool) -> Array:
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "relu": lambda x: np.maximum(x, 0),
     "gelu": lambda x: x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
+    "gelu_tanh": lambda x: x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "swish": lambda x: x / (1 + np.exp(-x)),
 }
 
 
 def feed_forward(params: Params, config: Any, path: str, x_TD: Array) -> Array:
-    """Returns [T, D]: activation(x W_1 + b_1) W_2 + b_2."""
-    hidden = x_TD @ params[f"{path}/wi/kernel"] + params[f"{path}/wi/bias"]
-    hidden = ACTIVATIONS[config.activation](hidden)
-    return hidden @ params[f"{path}/wo/kernel"] + params[f"{path}/wo/bias"]
+    """Returns [T, D]: activation(x W_1 + b_1) W_2 + b_2; a gate multiplies by x W + b before W_2."""
+
+    def linear(name: str, x: Array) -> Array:
+        y = x @ params[f"{path}/{name}/kernel"]
+        return y + params[f"{path}/{name}/bias"] if config.feed_forward_bias else y
+
+    hidden = ACTIVATIONS[config.activation](linear("wi", x_TD))
+    if config.gated_feed_forward:
+        hidden = hidden * linear("wi_linear", x_TD)
+    return linear("wo", hidden)
 
 
-def layer_norm(params: Params, config: Any, path: str, x_TD: Array) -> Array:
-    """Returns [T, D] with mean 0 and (biased) variance 1 over D, times scale plus bias."""
+def norm(params: Params, config: Any, path: str, x_TD: Array) -> Array:
+    """Returns [T, D] with mean 0 and (biased) variance 1 over D, times scale plus bias.
+
+    RMS norms keep the mean, divide by the root of the mean square, and have no bias.
+    """
+    if config.norm_type == "rms":
+        return (
+            x_TD / np.sqrt((x_TD**2).mean(-1, keepdims=True) + config.norm_epsilon) * params[f"{path}/scale"]
+        )
     centred = x_TD - x_TD.mean(-1, keepdims=True)
     variance = (centred**2).mean(-1, keepdims=True)
     normal = centred / np.sqrt(variance + config.norm_epsilon)
@@ -140,10 +206,9 @@ def residual(
     params: Params, config: Any, path: str, x_TD: Array, sublayer: Callable[[str, Array], Array]
 ) -> Array:
     """Returns [T, D]: LayerNorm(x + Sublayer(x)), or x + Sublayer(LayerNorm(x)) when pre-norm."""
-    norm = f"{path}_norm"
     if config.norm == "pre":
-        return x_TD + sublayer(path, layer_norm(params, config, norm, x_TD))
-    return layer_norm(params, config, norm, x_TD + sublayer(path, x_TD))
+        return x_TD + sublayer(path, norm(params, config, f"{path}_norm", x_TD))
+    return norm(params, config, f"{path}_norm", x_TD + sublayer(path, x_TD))
 
 
 def encode(params: Params, config: Any, ids_S: Array, seg_S: Array, pos_S: Array) -> Array:
@@ -151,7 +216,8 @@ def encode(params: Params, config: Any, ids_S: Array, seg_S: Array, pos_S: Array
     allowed_SS = allowed_keys(seg_S, seg_S, causal=False)
 
     def self_attention(path: str, x: Array) -> Array:
-        return multi_head(params, config, path, x, x, allowed_SS)
+        bias_HSS = distances(params, config, "encoder", i, len(ids_S))
+        return multi_head(params, config, path, x, x, allowed_SS, bias_HSS)
 
     def ffn(path: str, x: Array) -> Array:
         return feed_forward(params, config, path, x)
@@ -161,7 +227,7 @@ def encode(params: Params, config: Any, ids_S: Array, seg_S: Array, pos_S: Array
         layer = f"encoder/layer_{i}"
         x_SD = residual(params, config, f"{layer}/self_attention", x_SD, self_attention)
         x_SD = residual(params, config, f"{layer}/feed_forward", x_SD, ffn)
-    return layer_norm(params, config, "encoder/final_norm", x_SD) if config.norm == "pre" else x_SD
+    return norm(params, config, "encoder/final_norm", x_SD) if config.norm == "pre" else x_SD
 
 
 def decode(
@@ -178,10 +244,12 @@ def decode(
     allowed_TS = allowed_keys(seg_T, src_seg_S, causal=False)
 
     def self_attention(path: str, x: Array) -> Array:
-        return multi_head(params, config, path, x, x, allowed_TT)
+        bias_HTT = distances(params, config, "decoder", i, len(ids_T))
+        return multi_head(params, config, path, x, x, allowed_TT, bias_HTT)
 
     def cross_attention(path: str, x: Array) -> Array:
-        return multi_head(params, config, path, x, memory_SD, allowed_TS)
+        no_bias_HTS = np.zeros((config.num_heads, *allowed_TS.shape))
+        return multi_head(params, config, path, x, memory_SD, allowed_TS, no_bias_HTS)
 
     def ffn(path: str, x: Array) -> Array:
         return feed_forward(params, config, path, x)
@@ -192,7 +260,7 @@ def decode(
         x_TD = residual(params, config, f"{layer}/self_attention", x_TD, self_attention)
         x_TD = residual(params, config, f"{layer}/cross_attention", x_TD, cross_attention)
         x_TD = residual(params, config, f"{layer}/feed_forward", x_TD, ffn)
-    return layer_norm(params, config, "decoder/final_norm", x_TD) if config.norm == "pre" else x_TD
+    return norm(params, config, "decoder/final_norm", x_TD) if config.norm == "pre" else x_TD
 
 
 def logits(
@@ -212,7 +280,10 @@ def logits(
     ):
         memory_SD = encode(params, config, src, src_seg, src_pos)
         y_TD = decode(params, config, memory_SD, src_seg, tgt, tgt_seg, tgt_pos)
-        rows.append(y_TD @ embedding(params, config, "output").T)
+        if config.scale_logits:
+            y_TD = y_TD / math.sqrt(config.d_model)
+        bias_V = params["logits_bias"] if config.logits_bias else 0
+        rows.append(y_TD @ embedding(params, config, "output").T + bias_V)
     return np.stack(rows)
 
 

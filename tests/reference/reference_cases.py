@@ -15,6 +15,47 @@ SRC_SEG = np.array([[1, 1, 2, 2, 2, 3, 0], [1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1
 TGT_SEG = np.array([[1, 2, 2, 2, 3, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]], np.int32)
 MAX_LENGTH = 8
 
+# What models of others have and the paper's does not, by their families.
+_T5: dict[str, Any] = dict(
+    norm="pre",
+    norm_type="rms",
+    feed_forward_bias=False,
+    positions="relative",
+    relative_buckets=8,
+    relative_max_distance=6,
+    head_size=5,
+    scale_embeddings=False,
+    scale_queries=False,
+)
+FAMILIES: dict[str, dict[str, Any]] = {
+    "marian": dict(
+        activation="swish",
+        attention_bias=True,
+        positions="sinusoidal_split",
+        logits_bias=True,
+        norm_epsilon=1e-5,
+    ),
+    "m2m100": dict(norm="pre", attention_bias=True, positions="sinusoidal_halves", position_offset=2),
+    "bart": dict(
+        activation="gelu",
+        attention_bias=True,
+        positions="learned",
+        position_offset=2,
+        embedding_norm=True,
+        scale_embeddings=False,
+        logits_bias=True,
+    ),
+    "t5": dict(_T5, scale_logits=True),
+    "umt5": dict(
+        _T5,
+        activation="gelu_tanh",
+        gated_feed_forward=True,
+        relative_shared=False,
+        tied_embeddings="inputs",
+        num_decoder_layers=2,
+    ),
+}
+
 
 def model_config(**changes: Any) -> ModelConfig:
     """Returns a small configuration without dropout: three heads of size 4, unequal depths."""
@@ -24,7 +65,7 @@ def model_config(**changes: Any) -> ModelConfig:
 
 def build(config: ModelConfig) -> Transformer:
     """Returns the model, with vocabularies of two sizes where the embeddings allow it."""
-    source_vocab = 13 if config.tied_embeddings == "all" else 11
+    source_vocab = 13 if config.tied_embeddings in ("all", "inputs") else 11
     return Transformer(config=config, source_vocab=source_vocab, target_vocab=13)
 
 

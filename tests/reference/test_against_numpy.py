@@ -29,6 +29,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         attention_bias=True, positions="learned", num_encoder_layers=1, num_decoder_layers=2
     ),
     "remat_scanned": dict(norm="pre", remat=True, scan_layers=True, num_decoder_layers=2),
+    **cases.FAMILIES,
+    "umt5_scanned": dict(cases.FAMILIES["umt5"], scan_layers=True, remat=True),
 }
 
 
@@ -58,9 +60,10 @@ def case(request: pytest.FixtureRequest) -> Case:
     def loss_and_outputs(params: Any) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         y_BTD = model.apply({"params": params}, *inputs)
         table_VD = output_embedding(params, config)
-        loss, nll = smoothed_loss(y_BTD, table_VD, labels_BT, REAL.astype(np.float32), SMOOTHING, CHUNK)
+        real, bias_V = REAL.astype(np.float32), params.get("logits_bias")
+        loss, nll = smoothed_loss(y_BTD, table_VD, labels_BT, real, SMOOTHING, CHUNK, bias_V)
         logits_BTV = model.apply({"params": params}, y_BTD, method="logits")
-        return loss, (logits_BTV, *token_log_probs(y_BTD, table_VD, labels_BT, CHUNK), nll)
+        return loss, (logits_BTV, *token_log_probs(y_BTD, table_VD, labels_BT, CHUNK, bias_V), nll)
 
     (loss, outputs), gradient = jax.jit(jax.value_and_grad(loss_and_outputs, has_aux=True))(params)
     logits_BTV, log_prob_BT, correct_BT, nll = map(np.asarray, outputs)

@@ -123,5 +123,6 @@ def _score_batch(
     source, (_, tgt_seg_BT, tgt_pos_BT) = sides
     tgt_in_BT = shift_right(tgt_BT, tgt_pos_BT, BOS_ID)
     y_BTD: Any = model.apply({"params": params}, *source, tgt_in_BT, tgt_seg_BT, tgt_pos_BT)
-    log_p_BT, _ = token_log_probs(y_BTD, output_embedding(params, model.config), tgt_BT, _CHUNK)
+    table_VD, bias_V = output_embedding(params, model.config), params.get("logits_bias")
+    log_p_BT, _ = token_log_probs(y_BTD, table_VD, tgt_BT, _CHUNK, bias_V)
     return jnp.sum(log_p_BT * tgt_seg_BT, axis=1) / penalty(tgt_seg_BT.sum(axis=1), alpha)

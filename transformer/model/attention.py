@@ -9,27 +9,48 @@ from transformer.model.dropout import Dropout
 from transformer.model.sharded import products
 
 
-def attention_weights(q_BHTK: jax.Array, k_BHSK: jax.Array, mask_B1TS: jax.Array) -> jax.Array:
+def attention_weights(
+    q_BHTK: jax.Array,
+    k_BHSK: jax.Array,
+    mask_B1TS: jax.Array,
+    bias_1HTS: jax.Array | None = None,
+    scale: float | None = None,
+) -> jax.Array:
     """Returns weights_BHTS = softmax(q k^T / sqrt(K)) over the keys that the mask allows (equation 1).
 
     The softmax is computed in float32 and returned in the dtype of the queries. A query that may
     see no key gets equal weights, not NaN.
+
+    Args:
+      q_BHTK, k_BHSK: queries and keys.
+      mask_B1TS: true where a query may look.
+      bias_1HTS: float32, added to the scaled products.
+      scale: of the products; None: 1 / sqrt(K).
     """
-    q_BHTK = q_BHTK * q_BHTK.shape[-1] ** -0.5
+    q_BHTK = q_BHTK * (q_BHTK.shape[-1] ** -0.5 if scale is None else scale)
     scores_BHTS = _products(q_BHTK, k_BHSK).astype(jnp.float32)
+    if bias_1HTS is not None:
+        scores_BHTS += bias_1HTS
     scores_BHTS = jnp.where(mask_B1TS, scores_BHTS, jnp.finfo(jnp.float32).min)
     return jax.nn.softmax(scores_BHTS, axis=-1).astype(q_BHTK.dtype)
 
 
 def fused_attention(
-    q_BHTK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, mask_B1TS: jax.Array
+    q_BHTK: jax.Array,
+    k_BHSK: jax.Array,
+    v_BHSK: jax.Array,
+    mask_B1TS: jax.Array,
+    scale: float | None = None,
 ) -> jax.Array:
     """Returns y_BHTK = attention_weights(q, k, mask) v by cuDNN's kernel, which never holds the weights.
 
     It is for NVIDIA GPUs, bfloat16, and even numbers of positions, and has a gradient of its own.
+    `scale` is as in `attention_weights`.
     """
     q_BTHK, k_BSHK, v_BSHK = (x.swapaxes(1, 2) for x in (q_BHTK, k_BHSK, v_BHSK))
-    y_BTHK = jax.nn.dot_product_attention(q_BTHK, k_BSHK, v_BSHK, mask=mask_B1TS, implementation="cudnn")
+    y_BTHK = jax.nn.dot_product_attention(
+        q_BTHK, k_BSHK, v_BSHK, mask=mask_B1TS, scale=scale, implementation="cudnn"
+    )
     return y_BTHK.swapaxes(1, 2)
 
 
@@ -52,7 +73,7 @@ class Projection(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        sizes = {"D": c.d_model, "F": c.d_ff, "H": c.num_heads, "K": c.d_model // c.num_heads}
+        sizes = {"D": c.d_model, "F": c.d_ff, "H": c.num_heads, "K": c.key_size}
         inputs, outputs = (tuple(sizes[letter] for letter in side) for side in self.letters.split("->"))
         init = nn.initializers.variance_scaling(
             1.0,
@@ -101,21 +122,27 @@ class MultiHeadAttention(nn.Module):
         k_BHSK: jax.Array,
         v_BHSK: jax.Array,
         mask_B1TS: jax.Array,
+        bias_1HTS: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
         """Returns y_BTD: each position of `x_BTD` reads from given keys and values."""
         q_BHTK = self.query(x_BTD).swapaxes(1, 2)
-        return self._read(q_BHTK, k_BHSK, v_BHSK, mask_B1TS, deterministic)
+        return self._read(q_BHTK, k_BHSK, v_BHSK, mask_B1TS, bias_1HTS, deterministic)
 
     def __call__(
-        self, x_BTD: jax.Array, memory_BSD: jax.Array, mask_B1TS: jax.Array, deterministic: bool = True
+        self,
+        x_BTD: jax.Array,
+        memory_BSD: jax.Array,
+        mask_B1TS: jax.Array,
+        bias_1HTS: jax.Array | None = None,
+        deterministic: bool = True,
     ) -> jax.Array:
         """Returns y_BTD; self-attention when `memory_BSD` is `x_BTD`."""
         if memory_BSD is not x_BTD:
-            return self.attend(x_BTD, *self.keys_values(memory_BSD), mask_B1TS, deterministic)
+            return self.attend(x_BTD, *self.keys_values(memory_BSD), mask_B1TS, bias_1HTS, deterministic)
         kvq = (x_BTHK.swapaxes(1, 2) for x_BTHK in project(x_BTD, self.key, self.value, self.query))
         k_BHTK, v_BHTK, q_BHTK = kvq
-        return self._read(q_BHTK, k_BHTK, v_BHTK, mask_B1TS, deterministic)
+        return self._read(q_BHTK, k_BHTK, v_BHTK, mask_B1TS, bias_1HTS, deterministic)
 
     def _read(
         self,
@@ -123,6 +150,7 @@ class MultiHeadAttention(nn.Module):
         k_BHSK: jax.Array,
         v_BHSK: jax.Array,
         mask_B1TS: jax.Array,
+        bias_1HTS: jax.Array | None,
         deterministic: bool,
     ) -> jax.Array:
         """Returns y_BTD.
@@ -130,9 +158,10 @@ class MultiHeadAttention(nn.Module):
         Unless attention is fused the weights are sown as intermediate "weights" (BHTS), so that they
         can be captured without a flag: `apply(..., mutable="intermediates")`.
         """
+        scale = None if self.config.scale_queries else 1.0
         if self.config.attention_implementation == "cudnn" and not self.is_initializing():
-            return self.out(fused_attention(q_BHTK, k_BHSK, v_BHSK, mask_B1TS).swapaxes(1, 2))
-        weights_BHTS = attention_weights(q_BHTK, k_BHSK, mask_B1TS)
+            return self.out(fused_attention(q_BHTK, k_BHSK, v_BHSK, mask_B1TS, scale).swapaxes(1, 2))
+        weights_BHTS = attention_weights(q_BHTK, k_BHSK, mask_B1TS, bias_1HTS, scale)
         self.sow("intermediates", "weights", weights_BHTS)
         weights_BHTS = self.dropout(weights_BHTS, deterministic)
         y_BHTK = jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK)

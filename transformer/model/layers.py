@@ -9,12 +9,13 @@ from flax import linen as nn
 
 from transformer.axes import shard
 from transformer.config import ModelConfig
-from transformer.model.attention import MultiHeadAttention, Projection
+from transformer.model.attention import MultiHeadAttention, Projection, project
 from transformer.model.dropout import Dropout
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "swish": jax.nn.swish,
 }
 
@@ -30,21 +31,30 @@ class KeysValues(NamedTuple):
 
 
 class FeedForward(nn.Module):
-    """FFN(x) = activation(x W_1 + b_1) W_2 + b_2 (equation 2)."""
+    """FFN(x) = activation(x W_1 + b_1) W_2 + b_2 (equation 2), or (activation(x W) * (x V)) W_2 if gated."""
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array, deterministic: bool = True) -> jax.Array:
         c = self.config
-        h_BTF = ACTIVATIONS[c.activation](Projection("D->F", True, c, name="wi")(x_BTD))
+        names = ("wi", "wi_linear") if c.gated_feed_forward else ("wi",)
+        inner = [Projection("D->F", c.feed_forward_bias, c, name=name) for name in names]
+        h_BTF, *linear = project(x_BTD, *inner)
+        h_BTF = ACTIVATIONS[c.activation](h_BTF)
+        for factor_BTF in linear:
+            h_BTF = h_BTF * factor_BTF
         h_BTF = Dropout(c.activation_dropout_rate)(h_BTF, deterministic)
-        return Projection("F->D", True, c, name="wo")(h_BTF)
+        return Projection("F->D", c.feed_forward_bias, c, name="wo")(h_BTF)
 
 
-def layer_norm(config: ModelConfig) -> nn.LayerNorm:
-    """Returns a LayerNorm over D; its statistics are computed in float32."""
-    return nn.LayerNorm(
+Norm = nn.LayerNorm | nn.RMSNorm
+
+
+def make_norm(config: ModelConfig) -> Norm:
+    """Returns a norm over D; its statistics are computed in float32."""
+    make = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}[config.norm_type]
+    return make(
         epsilon=config.norm_epsilon, dtype=jnp.dtype(config.dtype), param_dtype=jnp.dtype(config.param_dtype)
     )
 
@@ -57,7 +67,7 @@ class Layer(nn.Module):
     def residual(
         self,
         x_BTD: jax.Array,
-        norm: nn.LayerNorm,
+        norm: Norm,
         sublayer: Callable[[jax.Array], jax.Array],
         deterministic: bool,
     ) -> jax.Array:
@@ -74,14 +84,20 @@ class EncoderLayer(Layer):
 
     def setup(self) -> None:
         self.self_attention = MultiHeadAttention(self.config)
-        self.self_attention_norm = layer_norm(self.config)
+        self.self_attention_norm = make_norm(self.config)
         self.feed_forward = FeedForward(self.config)
-        self.feed_forward_norm = layer_norm(self.config)
+        self.feed_forward_norm = make_norm(self.config)
         self.dropout = Dropout(self.config.dropout_rate)
 
-    def __call__(self, x_BSD: jax.Array, mask_B1SS: jax.Array, deterministic: bool = True) -> jax.Array:
+    def __call__(
+        self,
+        x_BSD: jax.Array,
+        mask_B1SS: jax.Array,
+        bias_1HSS: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
         def attend(y: jax.Array) -> jax.Array:
-            return self.self_attention(y, y, mask_B1SS, deterministic=deterministic)
+            return self.self_attention(y, y, mask_B1SS, bias_1HSS, deterministic)
 
         x_BSD = self.residual(x_BSD, self.self_attention_norm, attend, deterministic)
         return self.residual(
@@ -94,11 +110,11 @@ class DecoderLayer(Layer):
 
     def setup(self) -> None:
         self.self_attention = MultiHeadAttention(self.config)
-        self.self_attention_norm = layer_norm(self.config)
+        self.self_attention_norm = make_norm(self.config)
         self.cross_attention = MultiHeadAttention(self.config)
-        self.cross_attention_norm = layer_norm(self.config)
+        self.cross_attention_norm = make_norm(self.config)
         self.feed_forward = FeedForward(self.config)
-        self.feed_forward_norm = layer_norm(self.config)
+        self.feed_forward_norm = make_norm(self.config)
         self.dropout = Dropout(self.config.dropout_rate)
 
     def __call__(
@@ -107,10 +123,11 @@ class DecoderLayer(Layer):
         encoded_BSD: jax.Array,
         mask_B1TT: jax.Array,
         cross_mask_B1TS: jax.Array,
+        bias_1HTT: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
         def attend(y: jax.Array) -> jax.Array:
-            return self.self_attention(y, y, mask_B1TT, deterministic=deterministic)
+            return self.self_attention(y, y, mask_B1TT, bias_1HTT, deterministic)
 
         x_BTD = self.residual(x_BTD, self.self_attention_norm, attend, deterministic)
         return self._read_source(x_BTD, self.source_keys(encoded_BSD), cross_mask_B1TS, deterministic)
@@ -127,6 +144,7 @@ class DecoderLayer(Layer):
         seen_B1WS: jax.Array,
         source: KeysValues,
         cross_mask_B1TS: jax.Array,
+        bias_1H1S: jax.Array | None = None,
     ) -> tuple[jax.Array, KeysValues]:
         """Runs position `t` alone, reading earlier positions from `cache`.
 
@@ -137,6 +155,7 @@ class DecoderLayer(Layer):
           seen_B1WS: which of all T * W of them each hypothesis may see.
           source: what `source_keys` returned, [B, H, S, K]; shared by the hypotheses.
           cross_mask_B1TS: which source positions are real (T broadcasts).
+          bias_1H1S: what each of the T * W adds to the scores.
 
         Returns:
           (x_BWD, the cache with position `t` written).
@@ -152,7 +171,7 @@ class DecoderLayer(Layer):
                     for old, new in zip(cache, self.self_attention.keys_values(y_BWD), strict=True)
                 )
             )
-            return self.self_attention.attend(y_BWD, *written, seen_B1WS)
+            return self.self_attention.attend(y_BWD, *written, seen_B1WS, bias_1H1S)
 
         x_BWD = self.residual(x_BWD, self.self_attention_norm, attend, True)
         return self._read_source(x_BWD, source, cross_mask_B1TS, True), written

@@ -1,7 +1,10 @@
-"""Position signals added to the embeddings (paper, section 3.5)."""
+"""Position signals added to the embeddings (paper, section 3.5), and biases of distances."""
+
+import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def sinusoidal(pos_BT: jax.Array, d_model: int) -> jax.Array:
@@ -15,6 +18,16 @@ def sinusoidal(pos_BT: jax.Array, d_model: int) -> jax.Array:
     return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(*pos_BT.shape, d_model)
 
 
+def sinusoidal_split(pos_BT: jax.Array, d_model: int) -> jax.Array:
+    """Returns signal_BTD, float32, in Marian's form: the paper's sines, then its cosines."""
+    return (
+        sinusoidal(pos_BT, d_model)
+        .reshape(*pos_BT.shape, -1, 2)
+        .swapaxes(-1, -2)
+        .reshape(*pos_BT.shape, d_model)
+    )
+
+
 def sinusoidal_halves(pos_BT: jax.Array, d_model: int) -> jax.Array:
     """Returns signal_BTD, float32, in tensor2tensor's form: all sines, then all cosines.
 
@@ -26,4 +39,48 @@ def sinusoidal_halves(pos_BT: jax.Array, d_model: int) -> jax.Array:
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
-FIXED = {"sinusoidal": sinusoidal, "sinusoidal_halves": sinusoidal_halves}
+FIXED = {
+    "sinusoidal": sinusoidal,
+    "sinusoidal_split": sinusoidal_split,
+    "sinusoidal_halves": sinusoidal_halves,
+}
+
+
+def relative_bias(
+    table_NH: jax.Array, distance_TS: jax.Array, max_distance: int, bidirectional: bool
+) -> jax.Array:
+    """Returns bias_1HTS, float32, that attention adds to its scores (Raffel et al. 2020, section 2.1).
+
+    Args:
+      table_NH: a number for each bucket and head.
+      distance_TS: int32, position of the key less that of the query.
+      max_distance, bidirectional: see `buckets`.
+    """
+    bucket = jnp.asarray(buckets(table_NH.shape[0], max_distance, bidirectional))
+    bucket_TS = bucket[jnp.clip(distance_TS, -max_distance, max_distance) + max_distance]
+    return table_NH[bucket_TS].astype(jnp.float32).transpose(2, 0, 1)[None]
+
+
+def buckets(number: int, max_distance: int, bidirectional: bool) -> np.ndarray:
+    """Returns the buckets, int32, of the distances from -max_distance to max_distance.
+
+    Half of them are for near distances, one each, half for far ones, by their logarithm. It is a
+    table made here, since accelerators' logarithms round differently at the limits of buckets.
+
+    Args:
+      number: of buckets.
+      max_distance: from which on all are in the last one.
+      bidirectional: half of the buckets are for later keys; if false those share bucket 0.
+    """
+    distance = np.arange(-max_distance, max_distance + 1)
+    later = np.zeros_like(distance)
+    if bidirectional:
+        number //= 2
+        later, distance = number * (distance > 0), np.abs(distance)
+    else:
+        distance = np.maximum(-distance, 0)
+    near = number // 2
+    logarithm = np.log(np.maximum(distance, near).astype(np.float32) / np.float32(near))
+    share = logarithm / np.float32(math.log(max_distance / near))
+    far = near + (share * np.float32(number - near)).astype(np.int32)
+    return (later + np.where(distance < near, distance, np.minimum(far, number - 1))).astype(np.int32)

@@ -30,6 +30,9 @@ def parameter_shapes(model: Transformer) -> Any:
     shapes = jax.eval_shape(model.init, jax.random.key(0), *(ids,) * 6)["params"]
     for stack, depth in depths.items():
         shapes[stack] |= {f"layer_{i}": shapes[stack]["layer_0"] for i in range(1, depth)}
+        if "relative_bias" in shapes[stack] and not c.relative_shared:
+            one = shapes[stack]["relative_bias"]
+            shapes[stack]["relative_bias"] = one.update(shape=(depth, *one.shape[1:]))
     return shapes
 
 
@@ -38,10 +41,10 @@ def count_parameters(model: Transformer) -> dict[str, int]:
 
     Returns:
       `embeddings` (tables that look ids up; a tied table counts once), `encoder` and `decoder`
-      (learned positions and final norms included), `output` (0 if tied), `total`.
+      (positions and their norms included), `output` (table if not tied, and bias), `total`.
     """
     parts = {"embeddings": 0, "encoder": 0, "decoder": 0, "output": 0}
-    home = {"shared": "embeddings", "source": "embeddings", "target": "embeddings"}
+    home = dict.fromkeys(("shared", "source", "target"), "embeddings") | {"logits_bias": "output"}
     for name, tree in parameter_shapes(model).items():
         parts[home.get(name, name)] += sum(x.size for x in jax.tree.leaves(tree))
     return {**parts, "total": sum(parts.values())}
@@ -51,15 +54,17 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
     """Returns the floating-point operations of training, per target token.
 
     Only matrix products are counted, [m, k] x [k, n] as 2mnk, and the backward pass as twice the
-    forward one. With D d_model, F d_ff, V target pieces, and rows of S source and T target
-    positions (padding and masked scores count: they are computed), the forward pass of a row is
+    forward one. With D d_model, A the size of all heads (D in the paper), F d_ff, V target pieces,
+    and rows of S source and T target positions (padding and masked scores count: they are
+    computed), the forward pass of a row is
 
-      encoder layer   8 S D^2 + 4 S^2 D + 4 S D F
-      decoder layer   8 T D^2 + 4 T^2 D + 4 T D F     self-attention and feed-forward
-                      + 4 (T + S) D^2 + 4 T S D       encoder-decoder attention
+      encoder layer   8 S D A + 4 S^2 A + 4 S D F
+      decoder layer   8 T D A + 4 T^2 A + 4 T D F     self-attention and feed-forward
+                      + 4 (T + S) D A + 4 T S A       encoder-decoder attention
       output          2 T D V
 
-    and the result is three times their sum, over T. Recomputation (`remat`) is not counted.
+    with 6 for the 4 before D F if the network is gated, and the result is three times their sum,
+    over T. Recomputation (`remat`) is not counted.
 
     Args:
       model: the model.
@@ -67,9 +72,10 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
       target_length: T, positions in a row.
     """
     c = model.config
-    D, F, V, S, T = c.d_model, c.d_ff, model.target_vocab, source_length, target_length
-    encoder_layer = 8 * S * D**2 + 4 * S**2 * D + 4 * S * D * F
-    decoder_layer = 8 * T * D**2 + 4 * T**2 * D + 4 * T * D * F + 4 * (T + S) * D**2 + 4 * T * S * D
+    D, A, V, S, T = c.d_model, c.num_heads * c.key_size, model.target_vocab, source_length, target_length
+    F = c.d_ff * (1.5 if c.gated_feed_forward else 1)
+    encoder_layer = 8 * S * D * A + 4 * S**2 * A + 4 * S * D * F
+    decoder_layer = 8 * T * D * A + 4 * T**2 * A + 4 * T * D * F + 4 * (T + S) * D * A + 4 * T * S * A
     forward = c.num_encoder_layers * encoder_layer + c.num_decoder_layers * decoder_layer + 2 * T * D * V
     return 3 * forward / T
 
@@ -128,15 +134,17 @@ def _factored_size(shape: tuple[int, ...]) -> int:
 def _activations(model: Transformer, rows: int, row_length: int, loss_chunk: int) -> int:
     """Returns the bytes kept for the backward pass, estimated.
 
-    Per position, an attention keeps queries, keys, values, their mixture, the sum before the norm
-    and the normed sum (6 D), and scores, weights and their cast (3 H S); a feed-forward network
-    keeps three hidden vectors, the sum and the normed sum (3 F + 2 D). With `remat` a layer keeps
-    its input, and one layer at a time is whole. The loss keeps the gradients of its inputs, and
-    three arrays of a chunk's logits.
+    Per position, an attention keeps queries, keys, values, their mixture (4 A), the sum before the
+    norm and the normed sum (2 D), and scores, weights and their cast (3 H S); a feed-forward network
+    keeps three hidden vectors, five if gated, the sum and the normed sum (3 F + 2 D). With `remat` a
+    layer keeps its input, and one layer at a time is whole. The loss keeps the gradients of its inputs,
+    and three arrays of a chunk's logits.
     """
     c = model.config
-    D, F, HS = c.d_model, c.d_ff, c.num_heads * row_length
-    encoder_layer, decoder_layer = 8 * D + 3 * F + 3 * HS, 14 * D + 3 * F + 6 * HS
+    D, A, HS = c.d_model, c.num_heads * c.key_size, c.num_heads * row_length
+    hidden = c.d_ff * (5 if c.gated_feed_forward else 3)
+    encoder_layer = 4 * D + 4 * A + hidden + 3 * HS
+    decoder_layer = 6 * D + 8 * A + hidden + 6 * HS
     if c.remat:
         layers = (c.num_encoder_layers + c.num_decoder_layers) * D + max(encoder_layer, decoder_layer)
     else:

@@ -58,6 +58,9 @@ def traffic(
     sent["tensor"] += 2 * all_reduce(tensor) * activations
     if c.positions == "learned":
         sent["fsdp"] += 2 * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
+    if c.positions == "relative":  # XLA sums gradients of the biases on scores, not those of their table
+        layers = c.num_encoder_layers + c.num_decoder_layers
+        small += layers * c.num_heads / tensor * row_length**2 * FLOAT32
     sent["data" if data > 1 else "fsdp"] += all_reduce(data * fsdp) * small
     return sent
 

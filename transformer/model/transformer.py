@@ -1,7 +1,7 @@
 """The encoder-decoder Transformer (paper, section 3)."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,24 @@ from transformer.axes import copies, shard
 from transformer.config import ModelConfig
 from transformer.model import masks, positions
 from transformer.model.dropout import Dropout
-from transformer.model.layers import DecoderLayer, EncoderLayer, KeysValues, layer_norm
+from transformer.model.layers import DecoderLayer, EncoderLayer, KeysValues, make_norm
 from transformer.model.sharded import look_up
 
-OUTPUT = {"all": "shared", "target": "target", "none": "output"}  # tied embeddings -> the output projection
+
+class Tables(NamedTuple):
+    """Names of the tables that look source and target ids up, and of the output projection."""
+
+    source: str
+    target: str
+    output: str
+
+
+TABLES = {
+    "all": Tables("shared", "shared", "shared"),
+    "target": Tables("source", "target", "target"),
+    "inputs": Tables("shared", "shared", "output"),
+    "none": Tables("source", "target", "output"),
+}
 
 
 class Embedding(nn.Module):
@@ -53,32 +67,51 @@ class Stack(nn.Module):
         if c.remat:
             # The last argument, `deterministic`, is a Python bool. Without CSE prevention XLA may
             # merge the recomputation away; inside a scan it cannot, and the barrier only costs.
-            last = 3 if layer is EncoderLayer else 5
+            last = 4 if layer is EncoderLayer else 6
             layer = nn.remat(layer, static_argnums=(last,), prevent_cse=not c.scan_layers)
         if c.scan_layers:
             self.layers = layer(c)
         else:
             self.layer = [layer(c) for _ in range(self.num_layers)]
         if c.norm == "pre":
-            self.final_norm = layer_norm(c)
+            self.final_norm = make_norm(c)
+        if c.embedding_norm:
+            self.embedding_norm = make_norm(c)
+        normal, dtype = nn.initializers.normal(c.d_model**-0.5), jnp.dtype(c.param_dtype)
         if c.positions == "learned":
-            self.positions = self.param(
-                "positions",
-                nn.initializers.normal(c.d_model**-0.5),
-                (c.max_length, c.d_model),
-                jnp.dtype(c.param_dtype),
-            )
+            rows = c.max_length + c.position_offset
+            self.positions = self.param("positions", normal, (rows, c.d_model), dtype)
+        if c.positions == "relative":
+            tables = 1 if c.relative_shared else self.num_layers
+            shape = tables, c.relative_buckets, c.num_heads
+            self.relative_bias = self.param("relative_bias", normal, shape, dtype)
         self.dropout = Dropout(c.dropout_rate)
 
     def signal(self, embedded_BTD: jax.Array, pos_BT: jax.Array, deterministic: bool = True) -> jax.Array:
         """Returns Dropout(embedding * sqrt(d_model) + position signal) (3.4, 3.5, 5.4)."""
         c = self.config
+        x_BTD = embedded_BTD * c.d_model**0.5 if c.scale_embeddings else embedded_BTD
         if c.positions == "learned":
-            signal = look_up(copies(self.positions, "_D"), pos_BT, "_D", c.dtype)
-        else:
-            signal = positions.FIXED[c.positions](pos_BT, c.d_model)
-        x_BTD = embedded_BTD * c.d_model**0.5 + signal.astype(c.dtype)
+            x_BTD += look_up(copies(self.positions, "_D"), pos_BT + c.position_offset, "_D", c.dtype)
+        elif c.positions in positions.FIXED:
+            signal = positions.FIXED[c.positions](pos_BT + c.position_offset, c.d_model)
+            x_BTD += signal.astype(c.dtype)
+        if c.embedding_norm:
+            x_BTD = self.embedding_norm(x_BTD)
         return shard(self.dropout(x_BTD, deterministic), "BTD")
+
+    def score_bias(self, table_NH: jax.Array | None, distance_TS: jax.Array) -> jax.Array | None:
+        """Returns bias_1HTS that self-attention adds to its scores, from one of `tables`."""
+        if table_NH is None:
+            return None
+        far = self.config.relative_max_distance
+        return positions.relative_bias(table_NH, distance_TS, far, self.layer_type is EncoderLayer)
+
+    def tables(self) -> jax.Array | None:
+        """Returns table_LNH of the biases of distances for each layer, if the model has them."""
+        if self.config.positions != "relative":
+            return None
+        return jnp.broadcast_to(self.relative_bias, (self.num_layers, *self.relative_bias.shape[1:]))
 
     def finish(self, x_BTD: jax.Array) -> jax.Array:
         """Returns the stack's output: normed once more where the layers' outputs are not."""
@@ -86,13 +119,17 @@ class Stack(nn.Module):
 
     def run(self, x_BTD: jax.Array, deterministic: bool, *context: jax.Array) -> jax.Array:
         """Returns `x_BTD` after all layers and the final norm."""
+        place_T = jnp.arange(x_BTD.shape[1])
+        distance_TT = place_T - place_T[:, None]  # sentences of a row do not see each other
+        table_LNH = self.tables()
         if not self.config.scan_layers:
-            for layer in self.layer:
-                x_BTD = layer(x_BTD, *context, deterministic)
+            for i, layer in enumerate(self.layer):
+                table_NH = None if table_LNH is None else table_LNH[i]
+                x_BTD = layer(x_BTD, *context, self.score_bias(table_NH, distance_TT), deterministic)
             return self.finish(x_BTD)
 
-        def body(layer: Any, x: jax.Array, _: None) -> tuple[jax.Array, None]:
-            return layer(x, *context, deterministic), None
+        def body(layer: Any, x: jax.Array, table_NH: jax.Array | None) -> tuple[jax.Array, None]:
+            return layer(x, *context, self.score_bias(table_NH, distance_TT), deterministic), None
 
         scan = nn.scan(
             body,
@@ -100,7 +137,7 @@ class Stack(nn.Module):
             split_rngs={"params": True, "dropout": True},
             length=self.num_layers,
         )
-        return self.finish(scan(self.layers, x_BTD, None)[0])
+        return self.finish(scan(self.layers, x_BTD, table_LNH)[0])
 
 
 class Transformer(nn.Module):
@@ -113,7 +150,7 @@ class Transformer(nn.Module):
     Attributes:
       config: sizes and choices.
       source_vocab: number of source pieces.
-      target_vocab: number of target pieces; the same when all embeddings are tied.
+      target_vocab: number of target pieces; the same when both sides share a table.
     """
 
     config: ModelConfig
@@ -122,15 +159,19 @@ class Transformer(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        if c.tied_embeddings == "all":
+        names = TABLES[c.tied_embeddings]
+        if "shared" in names:
             if self.source_vocab != self.target_vocab:
-                raise ValueError("tied_embeddings='all' needs equal vocabularies")
+                raise ValueError(f"tied_embeddings='{c.tied_embeddings}' needs equal vocabularies")
             self.shared = Embedding(self.target_vocab, c)
         else:
             self.source = Embedding(self.source_vocab, c)
             self.target = Embedding(self.target_vocab, c)
-        if c.tied_embeddings == "none":
+        if "output" in names:
             self.output = Embedding(self.target_vocab, c)
+        if c.logits_bias:
+            shape, dtype = (self.target_vocab,), jnp.dtype(c.param_dtype)
+            self.logits_bias = self.param("logits_bias", nn.initializers.zeros, shape, dtype)
         self.encoder = Stack(c, EncoderLayer, c.num_encoder_layers)
         self.decoder = Stack(c, DecoderLayer, c.num_decoder_layers)
 
@@ -144,26 +185,26 @@ class Transformer(nn.Module):
         tgt_pos_BT: jax.Array,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Returns y_BTD, the decoder's output before the output projection."""
+        """Returns y_BTD, what the output projection reads."""
         encoded_BSD = self.encode(src_BS, src_seg_BS, src_pos_BS, deterministic)
         y_BTD = self.decode(tgt_in_BT, tgt_seg_BT, tgt_pos_BT, encoded_BSD, src_seg_BS, deterministic)
         if self.is_initializing():
             self.logits(y_BTD)  # an untied output projection is made when it is first used
         return y_BTD
 
-    def with_table(self, *batch: Any, **mode: Any) -> tuple[jax.Array, jax.Array]:
-        """Returns (y_BTD as `__call__` does, table_RVD of the output projection) for the loss.
+    def with_output(self, *batch: Any, **mode: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        """Returns (y_BTD as `__call__` does, table_RVD and bias_V of the output projection) for the loss.
 
         The table is the very copies that look ids up where the two are tied, see `axes.copies`.
         """
-        return self(*batch, **mode), self._output().copies_RVD
+        bias_V = self.logits_bias if self.config.logits_bias else None
+        return self(*batch, **mode), self._table("output").copies_RVD, bias_V
 
     def encode(
         self, src_BS: jax.Array, seg_BS: jax.Array, pos_BS: jax.Array, deterministic: bool = True
     ) -> jax.Array:
         """Returns encoded_BSD."""
-        embed = self.shared if self.config.tied_embeddings == "all" else self.source
-        x_BSD = self.encoder.signal(embed(src_BS), pos_BS, deterministic)
+        x_BSD = self.encoder.signal(self._table("source")(src_BS), pos_BS, deterministic)
         return self.encoder.run(x_BSD, deterministic, masks.segment_mask(seg_BS, seg_BS))
 
     def decode(
@@ -176,14 +217,9 @@ class Transformer(nn.Module):
         deterministic: bool = True,
     ) -> jax.Array:
         """Returns y_BTD of all target positions at once (teacher forcing)."""
-        x_BTD = self.decoder.signal(self._embed_target(tgt_in_BT), pos_BT, deterministic)
-        return self.decoder.run(
-            x_BTD,
-            deterministic,
-            encoded_BSD,
-            masks.decoder_mask(seg_BT),
-            masks.segment_mask(seg_BT, src_seg_BS),
-        )
+        x_BTD = self.decoder.signal(self._table("target")(tgt_in_BT), pos_BT, deterministic)
+        context = encoded_BSD, masks.decoder_mask(seg_BT), masks.segment_mask(seg_BT, src_seg_BS)
+        return self._scaled(self.decoder.run(x_BTD, deterministic, *context))
 
     def source_keys(self, encoded_BSD: jax.Array) -> tuple[KeysValues, ...]:
         """Returns each decoder layer's encoder-decoder keys and values, computed once per sentence."""
@@ -212,39 +248,45 @@ class Transformer(nn.Module):
         Returns:
           (logits_BWV of the next token, the cache with position `t` written).
         """
-        x_BWD = self.decoder.signal(self._embed_target(token_BW), jnp.full_like(token_BW, t))
+        x_BWD = self.decoder.signal(self._table("target")(token_BW), jnp.full_like(token_BW, t))
         mask_B11S = (src_seg_BS > 0)[:, None, None, :]
         B, W = token_BW.shape
         T = cache[0].key.shape[2] // W
         seen_BWTW = (ancestor_BWT[..., :T, None] == jnp.arange(W)) & (jnp.arange(T) <= t)[:, None]
         seen_B1WS = seen_BWTW.reshape(B, 1, W, T * W)
+        distance_1S = (jnp.arange(T).repeat(W) - t)[None]
+        table_LNH = self.decoder.tables()
         written = []
-        for layer, own, read in zip(self.decoder.layer, cache, source, strict=True):
-            x_BWD, own = layer.step(x_BWD, t, own, seen_B1WS, read, mask_B11S)
+        for i, (layer, own, read) in enumerate(zip(self.decoder.layer, cache, source, strict=True)):
+            bias_1H1S = self.decoder.score_bias(None if table_LNH is None else table_LNH[i], distance_1S)
+            x_BWD, own = layer.step(x_BWD, t, own, seen_B1WS, read, mask_B11S, bias_1H1S)
             written.append(own)
-        return self.logits(self.decoder.finish(x_BWD)), tuple(written)
+        return self.logits(self._scaled(self.decoder.finish(x_BWD))), tuple(written)
 
     def logits(self, y_BTD: jax.Array) -> jax.Array:
         """Returns logits_BTV."""
-        return self._output().logits(y_BTD)
+        logits_BTV = self._table("output").logits(y_BTD)
+        return (
+            logits_BTV + self.logits_bias.astype(logits_BTV.dtype) if self.config.logits_bias else logits_BTV
+        )
 
-    def _output(self) -> Embedding:
-        return getattr(self, OUTPUT[self.config.tied_embeddings])
+    def _scaled(self, y_BTD: jax.Array) -> jax.Array:
+        return y_BTD * self.config.d_model**-0.5 if self.config.scale_logits else y_BTD
 
-    def _embed_target(self, ids_BT: jax.Array) -> jax.Array:
-        return (self.shared if self.config.tied_embeddings == "all" else self.target)(ids_BT)
+    def _table(self, use: str) -> Embedding:
+        return getattr(self, getattr(TABLES[self.config.tied_embeddings], use))
 
 
 def empty_cache(config: ModelConfig, batch: int, width: int, length: int) -> tuple[KeysValues, ...]:
     """Returns zeroed decoder keys and values, [B, H, T * W, K] for each layer."""
-    shape = (batch, config.num_heads, length * width, config.d_model // config.num_heads)
+    shape = (batch, config.num_heads, length * width, config.key_size)
     zeros = jnp.zeros(shape, config.dtype)
     return tuple(KeysValues(zeros, zeros) for _ in range(config.num_decoder_layers))
 
 
 def output_embedding(params: Any, config: ModelConfig) -> jax.Array:
     """Returns embedding_VD of the output projection, for a loss that never holds all logits."""
-    return params[OUTPUT[config.tied_embeddings]]["embedding"]
+    return params[TABLES[config.tied_embeddings].output]["embedding"]
 
 
 def unrolled(model: Transformer) -> Transformer:

@@ -30,14 +30,14 @@ def dropout_key(run: RunConfig) -> jax.Array:
 def _forward(model: Transformer, params: Any, batch: Batch, **mode: Any) -> Any:
     tgt_in_BT = shift_right(batch.tgt_BT, batch.tgt_pos_BT, BOS_ID)
     inputs = (*batch[:3], tgt_in_BT, *batch[4:])
-    return model.apply({"params": params}, *inputs, method=Transformer.with_table, **mode)
+    return model.apply({"params": params}, *inputs, method=Transformer.with_output, **mode)
 
 
 def _loss(
     params: Any, batch: Batch, key: jax.Array, count: jax.Array, model: Transformer, config: Config
 ) -> tuple[jax.Array, jax.Array]:
     """Returns this part's share of the batch's mean (smoothed loss, nll): sums over the global `count`."""
-    y_BTD, table_RVD = _forward(model, params, batch, deterministic=False, rngs={"dropout": key})
+    y_BTD, table_RVD, bias_V = _forward(model, params, batch, deterministic=False, rngs={"dropout": key})
     loss, nll = smoothed_loss(
         y_BTD,
         table_RVD,
@@ -45,6 +45,7 @@ def _loss(
         batch.tgt_seg_BT > 0,
         config.optim.label_smoothing,
         config.optim.loss_chunk,
+        bias_V,
     )
     return loss / count, nll / count
 
@@ -128,8 +129,8 @@ def train_step(
 
 def eval_step(params: Any, batch: Batch, model: Transformer, config: Config) -> Metrics:
     """Returns sums over the real target tokens: `nll`, `correct`, `target_tokens`."""
-    y_BTD, table_RVD = _forward(model, params, batch)
-    log_prob_BT, correct_BT = token_log_probs(y_BTD, table_RVD, batch.tgt_BT, config.optim.loss_chunk)
+    y_BTD, table_RVD, bias_V = _forward(model, params, batch)
+    log_prob_BT, correct_BT = token_log_probs(y_BTD, table_RVD, batch.tgt_BT, config.optim.loss_chunk, bias_V)
     real_BT = batch.tgt_seg_BT > 0
     return {
         "nll": -jnp.sum(log_prob_BT * real_BT),

@@ -31,7 +31,7 @@ def _over(axes: tuple[str, ...], reduce: Callable[..., Any], x: Any) -> Any:
 
 
 def _per_device(function: Callable[..., Any], out_letters: tuple[str, ...]) -> Callable[..., Any]:
-    """Runs `function(y_BTD, labels_BT, weights_BT, table_RVD)` on each device's rows and pieces.
+    """Runs `function(y_BTD, labels_BT, weights_BT, table_RVD, bias_V)` on each device's rows and pieces.
 
     A scan over the tokens of a sharded batch would otherwise make every device compute all of
     them. Outside a mesh this is `function` itself.
@@ -40,7 +40,7 @@ def _per_device(function: Callable[..., Any], out_letters: tuple[str, ...]) -> C
         return function
     return jax.shard_map(
         function,
-        in_specs=(spec("B"), spec("B"), spec("B"), spec("RVD")),
+        in_specs=(spec("B"), spec("B"), spec("B"), spec("RVD"), spec("V")),
         out_specs=tuple(spec(letters) for letters in out_letters),
         check_vma=False,
     )
@@ -94,10 +94,12 @@ class _Softmax(NamedTuple):
     first: jax.Array | int
 
 
-def _softmax(y_ND: jax.Array, label_N: jax.Array, table_VD: jax.Array) -> _Softmax:
+def _softmax(y_ND: jax.Array, label_N: jax.Array, table_VD: jax.Array, bias_V: jax.Array | None) -> _Softmax:
     V = table_VD.shape[0]
     first = jax.lax.axis_index(_PIECES) * V if _on_mesh() else 0
     logits_NV = jnp.einsum("ND,VD->NV", y_ND, table_VD).astype(jnp.float32)
+    if bias_V is not None:
+        logits_NV += bias_V
     top_N1 = _over(_PIECES, jax.lax.pmax, logits_NV.max(axis=-1, keepdims=True))
     exp_NV = jnp.exp(logits_NV - top_N1)
     here_N1 = label_N[:, None] - first
@@ -114,32 +116,37 @@ def _loss_and_grads(
     labels_BT: jax.Array,
     weights_BT: jax.Array,
     table_RVD: jax.Array,
+    bias_V: jax.Array | None,
     eps: float,
     chunk: int,
     vocab: int,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Returns (loss sum, nll sum, dy_BTD, dtable_RVD) on one device."""
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array | None]:
+    """Returns (loss sum, nll sum, dy_BTD, dtable_RVD, dbias_V) on one device."""
     table_VD = _whole_columns(table_RVD, y_BTD.dtype)
 
     def body(total: tuple, part: tuple) -> tuple[tuple, jax.Array]:
-        loss, nll, dtable_VD = total
+        loss, nll, dtable_VD, dbias_V = total
         y_ND, label_N, weight_N = part
-        soft = _softmax(y_ND, label_N, table_VD)
+        soft = _softmax(y_ND, label_N, table_VD, bias_V)
         mean_N = _over(_PIECES, jax.lax.psum, soft.logits_NV.sum(axis=-1)) / vocab
         nll += jnp.sum(weight_N * (soft.lse_N - soft.at_label_N))
         loss += jnp.sum(weight_N * (soft.lse_N - (1 - eps) * soft.at_label_N - eps * mean_N))
         dlogits_NV = soft.exp_NV / soft.sum_N1 - (1 - eps) * soft.hit_NV - eps / vocab
-        dlogits_NV = (weight_N[:, None] * dlogits_NV).astype(y_ND.dtype)
+        dlogits_NV = weight_N[:, None] * dlogits_NV
+        if bias_V is not None:
+            dbias_V += dlogits_NV.sum(axis=0)
+        dlogits_NV = dlogits_NV.astype(y_ND.dtype)
         dtable_VD += jnp.einsum("NV,ND->VD", dlogits_NV, y_ND).astype(jnp.float32)
-        return (loss, nll, dtable_VD), jnp.einsum("NV,VD->ND", dlogits_NV, table_VD)
+        return (loss, nll, dtable_VD, dbias_V), jnp.einsum("NV,VD->ND", dlogits_NV, table_VD)
 
     zero = jnp.zeros((), jnp.float32)
     parts = tuple(_chunks(x, chunk) for x in (y_BTD, labels_BT, weights_BT.astype(jnp.float32)))
-    start = zero, zero, jnp.zeros(table_VD.shape, jnp.float32)
-    (loss, nll, dtable_VD), dy = jax.lax.scan(body, start, parts)
-    loss, nll = _over(ROW_AXES, jax.lax.psum, (loss, nll))
+    no_bias_V = None if bias_V is None else jnp.zeros(bias_V.shape, jnp.float32)
+    start = zero, zero, jnp.zeros(table_VD.shape, jnp.float32), no_bias_V
+    (loss, nll, dtable_VD, dbias_V), dy = jax.lax.scan(body, start, parts)
+    loss, nll, dbias_V = _over(ROW_AXES, jax.lax.psum, (loss, nll, dbias_V))
     dy_BTD = _over(_PIECES, jax.lax.psum, _tokens(dy, labels_BT))
-    return loss, nll, dy_BTD, _own_columns(dtable_VD)
+    return loss, nll, dy_BTD, _own_columns(dtable_VD), dbias_V
 
 
 def smoothed_loss(
@@ -149,10 +156,11 @@ def smoothed_loss(
     weights_BT: jax.Array,
     label_smoothing: float,
     chunk: int,
+    bias_V: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns (sum of smoothed losses, sum of negative log likelihoods), in nats, float32.
 
-    Only the first sum has a gradient, with respect to `y_BTD` and `table`.
+    Only the first sum has a gradient, with respect to `y_BTD`, `table` and `bias_V`.
 
     Args:
       y_BTD: the decoder's output.
@@ -161,24 +169,26 @@ def smoothed_loss(
       weights_BT: 1 for real tokens, 0 for padding.
       label_smoothing: eps, spread evenly over the whole vocabulary.
       chunk: tokens whose logits exist at one time, on each device.
+      bias_V: added to the logits.
     """
-    return _smoothed_loss(y_BTD, _in_copies(table), labels_BT, weights_BT, label_smoothing, chunk)
+    return _smoothed_loss(y_BTD, _in_copies(table), labels_BT, weights_BT, bias_V, label_smoothing, chunk)
 
 
 def _in_copies(table: jax.Array) -> jax.Array:
     return copies(table, "VD") if table.ndim == 2 else table
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def _smoothed_loss(
     y_BTD: jax.Array,
     table_RVD: jax.Array,
     labels_BT: jax.Array,
     weights_BT: jax.Array,
+    bias_V: jax.Array | None,
     eps: float,
     chunk: int,
 ) -> tuple[jax.Array, jax.Array]:
-    return _forward(y_BTD, table_RVD, labels_BT, weights_BT, eps, chunk)[0]
+    return _forward(y_BTD, table_RVD, labels_BT, weights_BT, bias_V, eps, chunk)[0]
 
 
 def _forward(
@@ -186,47 +196,56 @@ def _forward(
     table_RVD: jax.Array,
     labels_BT: jax.Array,
     weights_BT: jax.Array,
+    bias_V: jax.Array | None,
     eps: float,
     chunk: int,
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array | None, ...]]:
     local = partial(_loss_and_grads, eps=eps, chunk=chunk, vocab=table_RVD.shape[1])
-    run = _per_device(local, ("", "", "B", "RVD"))
-    loss, nll, dy_BTD, dtable_RVD = run(y_BTD, labels_BT, weights_BT, table_RVD)
-    return (loss, nll), (dy_BTD, dtable_RVD.astype(table_RVD.dtype))
+    run = _per_device(local, ("", "", "B", "RVD", "V"))
+    loss, nll, dy_BTD, dtable_RVD, dbias_V = run(y_BTD, labels_BT, weights_BT, table_RVD, bias_V)
+    if bias_V is not None:
+        dbias_V = dbias_V.astype(bias_V.dtype)
+    return (loss, nll), (dy_BTD, dtable_RVD.astype(table_RVD.dtype), dbias_V)
 
 
 def _backward(
     eps: float,
     chunk: int,
-    grads: tuple[jax.Array, jax.Array],
+    grads: tuple[jax.Array | None, ...],
     cotangents: tuple[jax.Array, jax.Array],
 ) -> tuple[jax.Array | None, ...]:
-    scale = cotangents[0]
-    return (*((g * scale).astype(g.dtype) for g in grads), None, None)
+    dy_BTD, dtable_RVD, dbias_V = jax.tree.map(lambda g: (g * cotangents[0]).astype(g.dtype), grads)
+    return dy_BTD, dtable_RVD, None, None, dbias_V
 
 
 _smoothed_loss.defvjp(_forward, _backward)
 
 
 def token_log_probs(
-    y_BTD: jax.Array, table: jax.Array, labels_BT: jax.Array, chunk: int
+    y_BTD: jax.Array, table: jax.Array, labels_BT: jax.Array, chunk: int, bias_V: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Returns (log_prob_BT of each label, float32; correct_BT, whether it was the likeliest).
 
     Of equally likely pieces the first counts as the likeliest. Arguments as in `smoothed_loss`.
     """
 
-    def local(y_BTD: jax.Array, labels_BT: jax.Array, _: jax.Array, table_RVD: jax.Array) -> tuple:
+    def local(
+        y_BTD: jax.Array,
+        labels_BT: jax.Array,
+        _: jax.Array,
+        table_RVD: jax.Array,
+        bias_V: jax.Array | None,
+    ) -> tuple:
         table_VD = _whole_columns(table_RVD, y_BTD.dtype)
 
         def body(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            soft = _softmax(*part, table_VD)
+            soft = _softmax(*part, table_VD, bias_V)
             return soft.at_label_N - soft.lse_N, _argmax(soft) == part[1]
 
         found = jax.lax.map(body, (_chunks(y_BTD, chunk), _chunks(labels_BT, chunk)))
         return tuple(_tokens(x, labels_BT) for x in found)
 
-    return _per_device(local, ("B", "B"))(y_BTD, labels_BT, labels_BT, _in_copies(table))
+    return _per_device(local, ("B", "B"))(y_BTD, labels_BT, labels_BT, _in_copies(table), bias_V)
 
 
 def _argmax(soft: _Softmax) -> jax.Array:

@@ -65,8 +65,43 @@ def test_parameters_of_every_option() -> None:
     assert count_parameters(Transformer(config, v, w)) == {**expected, "total": sum(expected.values())}
 
 
+def test_parameters_of_other_families() -> None:
+    d, f, v, h, k = 8, 12, 30, 2, 3
+    config = ModelConfig(
+        d_model=d,
+        d_ff=f,
+        num_heads=h,
+        head_size=k,
+        num_encoder_layers=2,
+        num_decoder_layers=3,
+        norm="pre",
+        norm_type="rms",
+        embedding_norm=True,
+        gated_feed_forward=True,
+        feed_forward_bias=False,
+        positions="relative",
+        relative_shared=False,
+        tied_embeddings="inputs",
+        logits_bias=True,
+    )
+    attention, feed_forward, distances = 4 * d * h * k, 3 * d * f, 32 * h
+    expected = {
+        "embeddings": v * d,
+        "encoder": 2 * (attention + feed_forward + 2 * d + distances) + 2 * d,
+        "decoder": 3 * (2 * attention + feed_forward + 3 * d + distances) + 2 * d,
+        "output": v * d + v,
+    }
+    assert count_parameters(Transformer(config, v, v)) == {**expected, "total": sum(expected.values())}
+
+
 @pytest.mark.parametrize(
-    "form", [dict(), dict(scan_layers=True, num_decoder_layers=2), dict(norm="pre", positions="learned")]
+    "form",
+    [
+        dict(),
+        dict(scan_layers=True, num_decoder_layers=2),
+        dict(norm="pre", positions="learned", position_offset=2),
+        dict(positions="relative", relative_shared=False, norm_type="rms", logits_bias=True),
+    ],
 )
 def test_shapes_are_those_of_an_initialised_model(form: dict) -> None:
     model = Transformer(dataclasses.replace(SMALL, **form), 30, 30)
@@ -74,8 +109,11 @@ def test_shapes_are_those_of_an_initialised_model(form: dict) -> None:
     assert parameter_shapes(model) == jax.eval_shape(model.init, jax.random.key(0), *(ids,) * 6)["params"]
 
 
-def test_forward_flops_are_what_xla_counts() -> None:
-    model, rows, S, T = Transformer(SMALL, 500, 500), 2, 24, 40
+@pytest.mark.parametrize(
+    "form", [dict(), dict(gated_feed_forward=True, head_size=24)], ids=["paper", "gated"]
+)
+def test_forward_flops_are_what_xla_counts(form: dict) -> None:
+    model, rows, S, T = Transformer(dataclasses.replace(SMALL, **form), 500, 500), 2, 24, 40
     src, tgt = jax.ShapeDtypeStruct((rows, S), jnp.int32), jax.ShapeDtypeStruct((rows, T), jnp.int32)
     variables = {"params": parameter_shapes(model)}
 

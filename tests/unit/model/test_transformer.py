@@ -121,12 +121,16 @@ def test_packed_and_unpacked_rows_train_alike() -> None:
 
 @pytest.mark.parametrize(
     "choices",
-    [dict(), dict(norm="pre", positions="learned", attention_bias=True, tied_embeddings="none")],
-    ids=["paper", "pre"],
+    [
+        dict(),
+        dict(norm="pre", positions="learned", attention_bias=True, tied_embeddings="none"),
+        *cases.FAMILIES.values(),
+    ],
+    ids=["paper", "pre", *cases.FAMILIES],
 )
 def test_cached_steps_equal_teacher_forcing(choices: dict[str, Any]) -> None:
     """Three different hypotheses a sentence, sources of different lengths."""
-    model = cases.build(cases.model_config(num_decoder_layers=2, **choices))
+    model = cases.build(cases.model_config(**{**choices, "num_decoder_layers": 2}))
     params = {"params": random_params(model)}
     B, W, T, S = 2, 3, 6, 5
     rng = np.random.default_rng(0)
@@ -234,9 +238,9 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters() -> None:
 
 def test_every_parameter_has_exactly_one_sharding_rule() -> None:
     used = set()
-    for tied, scan, other in itertools.product(("all", "target", "none"), (False, True), (False, True)):
-        choices = dict(norm="pre", positions="learned", attention_bias=True) if other else {}
-        config = cases.model_config(tied_embeddings=tied, scan_layers=scan, **choices)
+    forms = [dict(), dict(norm="pre", positions="learned", attention_bias=True), *cases.FAMILIES.values()]
+    for tied, scan, form in itertools.product(("all", "target", "none"), (False, True), forms):
+        config = cases.model_config(**{**form, "tied_embeddings": tied, "scan_layers": scan})
         shapes = parameter_shapes(cases.build(config))
         specs = jax.tree_util.tree_leaves(
             axes.param_specs(shapes), is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec)
