@@ -17,7 +17,7 @@ import numpy as np
 
 from transformer.config import Config
 from transformer.data.corpus import open_corpora
-from transformer.data.tokenizer import BOS_ID, PAD_ID, Tokenizer
+from transformer.data.tokenizer import Tokenizer
 from transformer.errors import ConfigError, UserError
 from transformer.inference.model_directory import load_model
 from transformer.io.text import line_writer, read_lines
@@ -25,6 +25,7 @@ from transformer.io.workdir import Workdir
 from transformer.metrics.scores import score
 from transformer.recipes import load_config
 from transformer.run.prepare import prepare_data
+from transformer.special_ids import BOS_ID, PAD_ID
 
 _ATTENTIONS = (("self_attention", "self_attn"), ("cross_attention", "encoder_attn"))
 _PROJECTIONS = (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"), ("out", "out_proj"))

@@ -128,6 +128,7 @@ def _plot(args: argparse.Namespace) -> None:
 _DECODE = (
     "beam_size",
     "length_penalty",
+    "rules",
     "max_extra_length",
     "temperature",
     "top_k",
@@ -137,7 +138,7 @@ _DECODE = (
 )
 
 
-def _decode_options(args: argparse.Namespace) -> dict[str, int | float]:
+def _decode_options(args: argparse.Namespace) -> dict[str, int | float | str]:
     """Returns the search options that were given; the others are the run's own."""
     return {name: value for name in _DECODE if (value := getattr(args, name)) is not None}
 
@@ -217,6 +218,9 @@ def _add_decode(p: argparse.ArgumentParser) -> None:
     group.add_argument("--beam_size", type=int, metavar="N", help="hypotheses kept alive; 1 is greedy")
     group.add_argument(
         "--length_penalty", type=float, metavar="A", help="alpha of ((5 + length) / 6) ** alpha"
+    )
+    group.add_argument(
+        "--rules", metavar="R", help="of the search: paper, huggingface, huggingface_early, huggingface_never"
     )
     group.add_argument(
         "--max_length",

@@ -18,6 +18,8 @@ from transformer.errors import ConfigError, did_you_mean
 from transformer.validation import find_faults
 
 Dtype = Literal["float32", "bfloat16"]
+# Those of Hugging Face by the value of its early_stopping: False, True, "never".
+SearchRules = Literal["paper", "huggingface", "huggingface_early", "huggingface_never"]
 
 # Paper, table 3. "base" is the defaults of ModelConfig; the others say what differs.
 PRESETS: Mapping[str, Mapping[str, int | float]] = types.MappingProxyType(
@@ -163,6 +165,7 @@ class DecodeConfig:
 
     beam_size: int = 4  # 1 is greedy
     length_penalty: float = 0.6  # alpha of ((5 + length) / 6) ** alpha
+    rules: SearchRules = "paper"  # of other libraries: length ** alpha, and when to stop
     max_extra_length: int = 50  # longest output: input length + this, in tokens
     temperature: float = 0.0  # above 0: sample instead of searching
     top_k: int = 0  # sampling: only the k likeliest pieces; 0: all

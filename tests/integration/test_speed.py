@@ -11,9 +11,9 @@ from plain_step import Plain
 
 from transformer.config import Config, MeshConfig, ModelConfig
 from transformer.data.batch import Batch
-from transformer.data.tokenizer import BOS_ID
 from transformer.io.devices import make_mesh
 from transformer.model.transformer import Transformer
+from transformer.special_ids import BOS_ID
 from transformer.steps.state import init_state
 from transformer.steps.train_step import jit_steps
 from transformer.training.loss import smoothed_loss

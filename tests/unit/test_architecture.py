@@ -16,7 +16,7 @@ SOURCES = {
     for path in sorted((ROOT / folder).rglob("*.py"))
 } | {"train": ast.parse((ROOT / "train.py").read_text())}
 
-WORDS = {"config", "continuation", "coercion", "validation", "recipes", "axes", "errors"}
+WORDS = {"config", "continuation", "coercion", "validation", "recipes", "axes", "errors", "special_ids"}
 ROOMS = {"model", "data", "decoding", "training", "io", "metrics"}
 TRADES = {"steps", "inference"}
 FLOORS = {
@@ -44,7 +44,7 @@ WALLS = {
     "optax": ["transformer.training", "transformer.steps"],
     "orbax": ["transformer.io.checkpoint"],
     "sacrebleu": ["transformer.metrics"],
-    "sentencepiece": ["transformer.data.tokenizer"],
+    "sentencepiece": ["transformer.data.pieces", "transformer.data.tokenizer"],
     "tensorboardX": ["transformer.io.event_file"],
     "tensorstore": ["transformer.io.arrays"],
     "tensorflow_datasets": ["transformer.data.tfds_source"],

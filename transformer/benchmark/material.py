@@ -10,11 +10,11 @@ import numpy as np
 from transformer.config import Config
 from transformer.data.encoded import EncodedCorpus
 from transformer.data.subwords import augmentation
-from transformer.data.tokenizer import EOS_ID
 from transformer.errors import ConfigError
 from transformer.io.lock import locked
 from transformer.io.workdir import Workdir
 from transformer.run.prepare import prepare_data
+from transformer.special_ids import EOS_ID
 
 MEAN_LENGTH = 28.0  # source pieces of a synthetic pair; WMT'14 English-German has 27 to 30
 SPREAD = 0.6  # standard deviation of the logarithm of the source's length

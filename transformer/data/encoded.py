@@ -16,7 +16,7 @@ from transformer.config import Config
 from transformer.data.columns import Column, Damaged, new_column
 from transformer.data.corpus import Corpus
 from transformer.data.files import replacing
-from transformer.data.tokenizer import UNK_ID, Tokenizer
+from transformer.data.tokenizer import Tokenizer
 
 _BLOCK = 8192  # pairs encoded together
 _MANIFEST = "manifest.json"
@@ -116,7 +116,7 @@ def encode_corpus(
             bounds(end + np.cumsum([len(ids) for ids in pairs], dtype=np.int64))
             flat = np.fromiter(itertools.chain.from_iterable(pairs), np.int32)
             end += len(flat)
-            counts["unknown_tokens"] += int((flat == UNK_ID).sum())
+            counts["unknown_tokens"] += int((flat == tokenizer.special.unk).sum())
             tokens(flat)
     # Last and in one move, so that it vouches for the others.
     seals = {name: Column(folder / name, dtype).seal.hex() for name, dtype in _COLUMNS.items()}

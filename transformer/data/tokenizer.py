@@ -1,4 +1,4 @@
-"""SentencePiece tokenizer of both sides; the one home of special ids."""
+"""SentencePiece tokenizer of both sides, trained here or imported."""
 
 import hashlib
 import io
@@ -6,93 +6,126 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import sentencepiece as spm
 
 from transformer.config import TokenizerConfig
+from transformer.data.pieces import Pieces
 from transformer.errors import DataError
+from transformer.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID, SpecialIds
 
-PAD_ID, UNK_ID, BOS_ID, EOS_ID = 0, 1, 2, 3
 _MANIFEST = "tokenizer.json"
+_MODELS = ("joint.model", "source.model", "target.model")
+_PIECES = ("joint.pieces.json", "source.pieces.json", "target.pieces.json")
 
 
 class Tokenizer:
     """Text to piece ids and back, for the source and the target side.
 
-    Sentences end with `EOS_ID`; `BOS_ID` only begins the decoder's input. With a joint model both
-    sides are the same.
+    What stands around a sentence is in `special`: tokenizers trained here end sentences with `EOS_ID`,
+    and `BOS_ID` only begins the decoder's input. With a joint model both sides are the same.
     """
 
-    def __init__(self, source: bytes, target: bytes | None = None):
-        """Args: serialised SentencePiece models; `target` is None for a joint one.
+    def __init__(
+        self,
+        source: bytes,
+        target: bytes | None = None,
+        spellings: tuple[Sequence[str], Sequence[str]] | None = None,
+        special: SpecialIds | None = None,
+    ):
+        """Takes serialised SentencePiece models, and of imported tokenizers the ids.
+
+        Args:
+          source: model of the source, or of both sides.
+          target: model of the target; None: the source's.
+          spellings: the piece of each source id and of each target id; None: ids are the models' own.
+          special: what ids mean; None: as in tokenizers trained here.
 
         Raises:
-          DataError: if one cannot be read.
+          DataError: if a model cannot be read.
         """
+        self.special = special or SpecialIds()
         self._models = {"joint": source} if target is None else {"source": source, "target": target}
-        processors = [_processor(model, name) for name, model in self._models.items()]
-        self._source, self._target = processors[0], processors[-1]
+        self._spellings: dict[str, list[str]] = {}
+        if spellings is not None:
+            both = dict(zip(("source", "target"), map(list, spellings), strict=True))
+            self._spellings = both if both["source"] != both["target"] else {"joint": both["source"]}
+        names = ("source", "target") if len(self._models | self._spellings) > 1 else ("joint",)
+        sides = [
+            Pieces(_side(self._models, name), name, self.special, _side(self._spellings, name))
+            for name in names
+        ]
+        self._source, self._target = sides[0], sides[-1]
 
     @property
     def source_vocab(self) -> int:
         """Number of source pieces, special ones included."""
-        return self._source.get_piece_size()
+        return len(self._source)
 
     @property
     def target_vocab(self) -> int:
         """Number of target pieces, special ones included."""
-        return self._target.get_piece_size()
+        return len(self._target)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the models, hexadecimal."""
-        return hashlib.sha256(b"".join(self._models.values())).hexdigest()
+        """SHA-256 of the models, and of the ids where they are not the models' own; hexadecimal."""
+        ids = json.dumps([self._spellings, self.special]).encode() if self._spellings else b""
+        return hashlib.sha256(b"".join(self._models.values()) + ids).hexdigest()
 
     def encode_source(self, lines: Sequence[str]) -> list[list[int]]:
-        """Returns source ids of each line, end mark included."""
-        return _encode(self._source, lines)
+        """Returns source ids of each line, with what stands around a source."""
+        before, after = self.special.source_prefix, self.special.source_suffix
+        return [[*before, *ids, *after] for ids in self._source.encode(lines)]
 
     def encode_target(self, lines: Sequence[str]) -> list[list[int]]:
         """Returns target ids of each line, end mark included."""
-        return _encode(self._target, lines)
+        before, end = self.special.target_prefix, self.special.end
+        return [[*before, *ids, end] for ids in self._target.encode(lines)]
 
     def decode_target(self, sentences: Iterable[Sequence[int]]) -> list[str]:
         """Returns the text of each list of target ids; everything from the first end mark on is left out."""
-        cut = []
+        cut, end = [], self.special.end
         for ids in sentences:
             ids = [int(i) for i in ids]
-            cut.append(ids[: ids.index(EOS_ID)] if EOS_ID in ids else ids)
+            cut.append(ids[: ids.index(end)] if end in ids else ids)
         return self._target.decode(cut)
 
     def source_pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns the source pieces' own spelling."""
-        return [self._source.id_to_piece(int(i)) for i in ids]
+        return [self._source.spelling(int(i)) for i in ids]
 
     def target_pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns the target pieces' own spelling."""
-        return [self._target.id_to_piece(int(i)) for i in ids]
+        return [self._target.spelling(int(i)) for i in ids]
 
     def source_vocabulary(self) -> tuple[list[str], list[float]]:
         """Returns spelling (empty for special pieces and bytes) and score of every source piece."""
-        return _vocabulary(self._source)
+        return self._source.vocabulary()
 
     def target_vocabulary(self) -> tuple[list[str], list[float]]:
         """Returns spelling (empty for special pieces and bytes) and score of every target piece."""
-        return _vocabulary(self._target)
+        return self._target.vocabulary()
 
     def save(self, folder: Path) -> None:
         """Writes the models and their digests to `folder`; the manifest last, so that it vouches for them."""
         folder.mkdir(parents=True, exist_ok=True)
-        files = {}
-        for name, model in self._models.items():
-            file = folder / f"{name}.model"
-            file.write_bytes(model)
-            files[file.name] = {
-                "sha256": hashlib.sha256(model).hexdigest(),
-                "vocab_size": _processor(model, name).get_piece_size(),
-            }
+        contents = {f"{name}.model": model for name, model in self._models.items()}
+        for name, spellings in self._spellings.items():
+            text = json.dumps(spellings, ensure_ascii=False, indent=0)
+            contents[f"{name}.pieces.json"] = text.encode("utf-8", "surrogatepass")
+        files: dict[str, Any] = {}
+        for file, content in contents.items():
+            (folder / file).write_bytes(content)
+            files[file] = {"sha256": hashlib.sha256(content).hexdigest()}
+            if not self._spellings:
+                files[file]["vocab_size"] = len(self._source if "source" in file else self._target)
+        manifest: dict[str, Any] = {"files": files, "sha256": self.digest}
+        if self._spellings:
+            manifest["special_ids"] = self.special._asdict()
         temporary = folder / (_MANIFEST + ".tmp")
-        temporary.write_text(json.dumps({"files": files, "sha256": self.digest}, indent=2) + "\n")
+        temporary.write_text(json.dumps(manifest, indent=2) + "\n")
         temporary.replace(folder / _MANIFEST)
 
     @staticmethod
@@ -108,24 +141,33 @@ class Tokenizer:
           DataError: if a file is missing or its digest differs.
         """
         try:
-            files = json.loads((folder / _MANIFEST).read_text())["files"]
-            models = {}
-            for name, facts in files.items():
-                models[name] = (folder / name).read_bytes()
-                found = hashlib.sha256(models[name]).hexdigest()
+            manifest = json.loads((folder / _MANIFEST).read_text())
+            contents = {}
+            for name, facts in manifest["files"].items():
+                contents[name] = (folder / name).read_bytes()
+                found = hashlib.sha256(contents[name]).hexdigest()
                 if found != facts["sha256"]:
                     raise DataError(
                         f"{folder / name}: damaged: sha256 is {found[:12]}..., {_MANIFEST} says "
                         f"{facts['sha256'][:12]}...; restore the file from a copy of the run"
                     )
-            if set(models) == {"joint.model"}:
-                return Tokenizer(models["joint.model"])
-            return Tokenizer(models["source.model"], models["target.model"])
+            models = [contents[name] for name in _MODELS if name in contents]
+            if "special_ids" not in manifest:
+                return Tokenizer(*models)
+            source, target, *_ = [json.loads(contents[name]) for name in _PIECES if name in contents] * 2
+            facts = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["special_ids"].items()}
+            first, second, *_ = [*models, None]
+            return Tokenizer(first, second, (source, target), SpecialIds(**facts))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{folder}: no usable tokenizer ({type(error).__name__}: {error}); "
                 "restore the folder from a copy of the run"
             ) from None
+
+
+def _side(sides: dict[str, Any], name: str) -> Any:
+    """Returns what a side has, alone or jointly with the other; None if there is nothing at all."""
+    return sides.get(name, sides.get("joint"))
 
 
 def train_tokenizer(sources: Iterable[str], targets: Iterable[str], config: TokenizerConfig) -> Tokenizer:
@@ -137,31 +179,6 @@ def train_tokenizer(sources: Iterable[str], targets: Iterable[str], config: Toke
     if config.joint:
         return Tokenizer(_train([*sources, *targets], config, "both sides"))
     return Tokenizer(_train(sources, config, "source"), _train(targets, config, "target"))
-
-
-def _processor(model: bytes, name: str) -> spm.SentencePieceProcessor:
-    try:
-        processor = spm.SentencePieceProcessor(model_proto=model)
-    except RuntimeError as error:
-        raise DataError(f"tokenizer {name}: not a SentencePiece model ({error})") from None
-    ids = (processor.pad_id(), processor.unk_id(), processor.bos_id(), processor.eos_id())
-    if ids != (PAD_ID, UNK_ID, BOS_ID, EOS_ID):
-        raise DataError(
-            f"tokenizer {name}: pad, unk, bos, eos are {ids}, expected {(PAD_ID, UNK_ID, BOS_ID, EOS_ID)}; "
-            "use a model that this program trained"
-        )
-    return processor
-
-
-def _encode(processor: spm.SentencePieceProcessor, lines: Sequence[str]) -> list[list[int]]:
-    return [[*ids, EOS_ID] for ids in processor.encode(list(lines))]
-
-
-def _vocabulary(processor: spm.SentencePieceProcessor) -> tuple[list[str], list[float]]:
-    ids = range(processor.get_piece_size())
-    special = [processor.is_control(i) or processor.is_unknown(i) or processor.is_byte(i) for i in ids]
-    pieces = ["" if special[i] else processor.id_to_piece(i) for i in ids]
-    return pieces, [processor.get_score(i) for i in ids]
 
 
 def _train(lines: Iterable[str], config: TokenizerConfig, side: str) -> bytes:
@@ -188,7 +205,7 @@ def _train(lines: Iterable[str], config: TokenizerConfig, side: str) -> bytes:
         )
     except RuntimeError as error:
         raise _impossible_size(config, side, str(error)) from None
-    made = _processor(model.getvalue(), side).get_piece_size()
+    made = len(Pieces(model.getvalue(), side, SpecialIds()))
     if made != config.vocab_size:  # SentencePiece makes a model of characters smaller without a word
         raise _impossible_size(config, side, f"value <= {made}")
     return model.getvalue()

@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from transformer.config import SearchRules
 from transformer.decoding.scores import (
     NEVER,
     Hypotheses,
     StepFn,
     allowed,
+    begun,
     last_token,
     length_penalty,
     likeliest,
@@ -20,6 +22,7 @@ from transformer.decoding.search import search
 class _State(NamedTuple):
     t: jax.Array  # position that is decoded next
     limit_B: jax.Array  # longest output
+    open_B: jax.Array  # whether a better output may come
     alive_BWT: jax.Array  # hypotheses without an end mark
     log_prob_BW: jax.Array  # their log-probabilities
     ancestor_BWT: jax.Array  # their places in the beam at each position; from t on, their own
@@ -41,11 +44,13 @@ def beam_search(
     bos_id: int,
     eos_id: int,
     forbidden: tuple[int, ...] = (),
+    prefix: tuple[int, ...] = (),
+    rules: SearchRules = "paper",
 ) -> Hypotheses:
     """Finds the likeliest outputs by beam search.
 
     The search of a row ends when no hypothesis still alive can become one of its `n_best`: with a
-    beam as wide as all continuations it is exhaustive search.
+    beam as wide as all continuations it is exhaustive search. By other rules it ends when they say so.
 
     Args:
       step_fn: the model, see `StepFn`.
@@ -59,10 +64,11 @@ def beam_search(
       bos_id: first decoder input.
       eos_id: end mark.
       forbidden: ids that are never part of an output.
+      prefix: ids that every output begins with; they are given, so they cost nothing.
+      rules: how length counts, when a row ends, and which candidates may end, see `_may_improve`.
 
     Returns:
-      W hypotheses a row, of which the first `n_best` are final; the others depend on how long the
-      rest of the batch went on.
+      W hypotheses a row, of which the first `n_best` are final.
     """
     B, W = limit_B.shape[0], beam_size
     no_ids_BWT = jnp.zeros((B, W, lengths[-1]), jnp.int32)
@@ -71,6 +77,7 @@ def beam_search(
     state = _State(
         t=jnp.zeros((), jnp.int32),
         limit_B=limit_B,
+        open_B=limit_B > 0,
         alive_BWT=no_ids_BWT,
         log_prob_BW=nothing_BW.at[:, 0].set(0.0),
         ancestor_BWT=no_ids_BWT + own_1W1,
@@ -79,30 +86,27 @@ def beam_search(
         context=context,
     )
 
-    def is_open(state: _State) -> jax.Array:
-        # Log-probabilities only fall, so the best that may come divides today's by the largest penalty.
-        now, last = length_penalty(state.t + 1, alpha), length_penalty(state.limit_B, alpha)
-        possible_B = state.log_prob_BW.max(axis=1) / jnp.maximum(now, last)
-        return (state.finished.score_BW[:, n_best - 1] < possible_B) & (state.t < state.limit_B)
-
     def step(state: _State) -> _State:
         token_BW = last_token(state.alive_BWT, state.t, bos_id)
         logits_BWV, cache = step_fn(token_BW, state.t, state.cache, state.ancestor_BWT, state.context)
-        logits_BWV = logits_BWV.astype(jnp.float32)
+        logits_BWV = begun(logits_BWV.astype(jnp.float32), state.t, prefix)
         allowed_BWV = allowed(logits_BWV, state.t, state.limit_B, eos_id, forbidden)
         # Of 2 W candidates at most W end, so W that go on are always among them.
         count = min(2 * W, W * logits_BWV.shape[-1])
         top_BC, beam_BC, token_BC = likeliest(state.log_prob_BW, logits_BWV, allowed_BWV, count)
         ids_BCT = _gather(state.alive_BWT, beam_BC).at[:, :, state.t].set(token_BC)
-        possible_BC = top_BC > NEVER / 2  # early on there are fewer candidates than places for them
         ends_BC = token_BC == eos_id
-        finished = _merge(
-            state.finished, ids_BCT, top_BC, ends_BC & possible_BC, length_penalty(state.t + 1, alpha), W
-        )
+        kept_BC = ends_BC & (top_BC > NEVER / 2)  # early on there are fewer candidates than places for them
+        kept_BC &= state.open_B[:, None] & ((rules == "paper") | (jnp.arange(count) < W))
+        penalty = length_penalty(state.t + 1, alpha, rules)
+        finished = _merge(state.finished, ids_BCT, top_BC, kept_BC, penalty, W)
         alive_BW, kept_BW = jax.lax.top_k(jnp.where(ends_BC, NEVER, top_BC), W)
         parent_BW = jnp.take_along_axis(beam_BC, kept_BW, axis=1)
+        t, best_B = state.t + 1, alive_BW[:, 0]
+        goes_on_B = _may_improve(best_B, t, state.limit_B, finished.score_BW, alpha, n_best, rules)
         return state._replace(
-            t=state.t + 1,
+            t=t,
+            open_B=state.open_B & goes_on_B & (t < state.limit_B),
             alive_BWT=_gather(ids_BCT, kept_BW),
             log_prob_BW=jnp.maximum(alive_BW, NEVER),
             ancestor_BWT=jnp.where(position_T <= state.t, _gather(state.ancestor_BWT, parent_BW), own_1W1),
@@ -110,7 +114,39 @@ def beam_search(
             cache=cache,
         )
 
-    return search(is_open, step, state, lengths).finished
+    return search(lambda state: state.open_B, step, state, lengths).finished
+
+
+def _may_improve(
+    best_B: jax.Array,
+    t: jax.Array,
+    limit_B: jax.Array,
+    score_BW: jax.Array,
+    alpha: float,
+    n_best: int | jax.Array,
+    rules: SearchRules,
+) -> jax.Array:
+    """Returns for each row whether a hypothesis alive may still change its outputs.
+
+    By the paper's rules that is certain: log-probabilities only fall, so the best that may come divides
+    today's by the largest penalty. Hugging Face's (`GenerationMixin._beam_search` of transformers 5) ask
+    whether the best alive would, at its length ("never": at the best one), beat the worst of W finished
+    ones; with "early" W of them are enough.
+
+    Args:
+      best_B: log-probability of the best hypothesis alive.
+      t: its length.
+      limit_B: longest output.
+      score_BW: of the finished ones, the best first.
+      alpha, n_best, rules: as in `beam_search`.
+    """
+    if rules == "huggingface_early":
+        return score_BW[:, -1] <= NEVER / 2
+    now = length_penalty(t + 1 if rules == "paper" else t, alpha, rules)
+    if rules != "huggingface":
+        now = jnp.maximum(now, length_penalty(limit_B, alpha, rules))
+    worst_B = score_BW[:, n_best - 1] if rules == "paper" else score_BW[:, -1]
+    return worst_B < best_B / now
 
 
 def _gather(x: jax.Array, index_BC: jax.Array) -> jax.Array:

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from transformer.config import SearchRules
 from transformer.decoding.scores import (
     NEVER,
     Hypotheses,
     StepFn,
     allowed,
+    begun,
     last_token,
     length_penalty,
     likeliest,
@@ -77,11 +79,14 @@ def sample(
     top_k: int = 0,
     top_p: float = 1.0,
     forbidden: tuple[int, ...] = (),
+    prefix: tuple[int, ...] = (),
+    rules: SearchRules = "paper",
 ) -> Hypotheses:
     """Returns one hypothesis a row: the likeliest token at each step, or a random one.
 
     Args:
-      step_fn, cache, context, limit_B, lengths, alpha, bos_id, eos_id, forbidden: as in `beam_search`, W = 1.
+      step_fn, cache, context, limit_B, lengths, alpha, bos_id, eos_id, forbidden, prefix, rules: as
+        in `beam_search`, W = 1.
       key_B: a random key for each row, so that its sample does not depend on the others; unused
         at temperature 0.
       temperature, top_k, top_p: see `restrict`; temperature 0 takes the likeliest token (greedy).
@@ -101,7 +106,7 @@ def sample(
         token_B1 = last_token(state.ids_B1T, state.t, bos_id)
         alone_B1T = jnp.zeros_like(state.ids_B1T)  # a beam of one place
         logits_B1V, cache = step_fn(token_B1, state.t, state.cache, alone_B1T, state.context)
-        token_B, gain_B = choose(state, logits_B1V.astype(jnp.float32))
+        token_B, gain_B = choose(state, begun(logits_B1V.astype(jnp.float32), state.t, prefix))
         token_B = jnp.where(state.ended_B, 0, token_B).astype(jnp.int32)
         return state._replace(
             t=state.t + 1,
@@ -117,5 +122,5 @@ def sample(
     counts = dict(ended_B=jnp.zeros(B, bool), length_B=jnp.zeros(B, jnp.int32))
     start = _State(jnp.int32(0), limit_B, key_B, **zeros, **counts, cache=cache, context=context)
     state = search(lambda s: ~s.ended_B, step, start, lengths)
-    score_B = state.log_prob_B / length_penalty(state.length_B, alpha)
+    score_B = state.log_prob_B / length_penalty(state.length_B, alpha, rules)
     return Hypotheses(state.ids_B1T, score_B[:, None], state.log_prob_B[:, None])

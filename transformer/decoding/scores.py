@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from transformer.config import SearchRules
+
 # (token_BW, t, cache, ancestor_BWT, context) -> (logits_BWV of the next token, cache with position t
 # written). The cache is never reordered: at position s, hypothesis w was at place ancestor_BWT[b, w, s] of
 # the beam. The context is what stays the same from step to step.
@@ -27,14 +29,16 @@ class Hypotheses(NamedTuple):
     log_prob_BW: jax.Array
 
 
-def length_penalty(length: jax.Array | int, alpha: float) -> jax.Array:
+def length_penalty(length: jax.Array | int, alpha: float, rules: SearchRules = "paper") -> jax.Array:
     """Returns ``((5 + length) / 6) ** alpha`` (Wu et al. 2016, equation 14; the paper's section 6.1).
 
     Args:
       length: tokens of the output, end mark included.
       alpha: 0 leaves log-probabilities as they are; above 0 favours longer outputs.
+      rules: by those of Hugging Face it is ``length ** alpha``.
     """
-    return ((5.0 + jnp.asarray(length, jnp.float32)) / 6.0) ** alpha
+    length = jnp.asarray(length, jnp.float32)
+    return ((5.0 + length) / 6.0 if rules == "paper" else length) ** alpha
 
 
 def last_token(ids_BWT: jax.Array, t: jax.Array, bos_id: int) -> jax.Array:
@@ -52,6 +56,14 @@ def allowed(
         x_BWV = jnp.where(ids_V == token, NEVER, x_BWV)
     must_end_B11 = (t + 1 >= limit_B)[:, None, None]
     return jnp.where(must_end_B11 & (ids_V != eos_id), NEVER, x_BWV)
+
+
+def begun(logits_BWV: jax.Array, t: jax.Array, prefix: tuple[int, ...]) -> jax.Array:
+    """Returns the logits; where `t` is in the prefix, with all probability on its token."""
+    ids_V = jnp.arange(logits_BWV.shape[-1])
+    for place, token in enumerate(prefix):
+        logits_BWV = jnp.where(t == place, jnp.where(ids_V == token, 0.0, NEVER), logits_BWV)
+    return logits_BWV
 
 
 def _block(V: int) -> int:

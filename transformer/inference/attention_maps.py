@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer.data.tokenizer import BOS_ID
 from transformer.inference.model_directory import LoadedModel
 from transformer.inference.scorer import check_positions
 from transformer.model.masks import shift_right
@@ -42,7 +41,7 @@ def _weights(params: Any, src_1S: jax.Array, tgt_1T: jax.Array, model: Transform
     """Returns weights_LHTS of one pair without padding."""
     pos_1S, pos_1T = (jnp.arange(ids.shape[1])[None] for ids in (src_1S, tgt_1T))
     source = src_1S, jnp.ones_like(src_1S), pos_1S
-    target = shift_right(tgt_1T, pos_1T, BOS_ID), jnp.ones_like(tgt_1T), pos_1T
+    target = shift_right(tgt_1T, pos_1T, model.start_id), jnp.ones_like(tgt_1T), pos_1T
     _, captured = model.apply({"params": params}, *source, *target, mutable="intermediates")
     layers = captured["intermediates"]["decoder"]
     count = model.config.num_decoder_layers

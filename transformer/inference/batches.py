@@ -30,9 +30,9 @@ def num_rows(count: int, mesh: Mesh | None) -> int:
     return rows if mesh is None else rows + -rows % row_shards(mesh)
 
 
-def padded(sentences: Sequence[Sequence[int]], rows: int, width: int) -> np.ndarray:
-    """Returns int32 [rows, width] that begins with the sentences and is filled up with padding (0)."""
-    ids_BS = np.zeros((rows, width), np.int32)
+def padded(sentences: Sequence[Sequence[int]], rows: int, width: int, pad_id: int) -> np.ndarray:
+    """Returns int32 [rows, width] that begins with the sentences and is filled up with `pad_id`."""
+    ids_BS = np.full((rows, width), pad_id, np.int32)
     for row, ids in enumerate(sentences):
         ids_BS[row, : len(ids)] = ids
     return ids_BS

@@ -50,7 +50,7 @@ def load_model(path: str | Path, checkpoint: str = "best") -> LoadedModel:
     workdir = Workdir(path)
     config = workdir.load_config()
     tokenizer = Tokenizer.load(workdir.tokenizer)
-    model = Transformer(config.model, tokenizer.source_vocab, tokenizer.target_vocab)
+    model = Transformer(config.model, tokenizer.source_vocab, tokenizer.target_vocab, tokenizer.special.start)
     step = choose_step(workdir.checkpoints, checkpoint, config.run.best_metric, workdir.root)
     params = restore_params(workdir.checkpoints, step, model, config)
     return LoadedModel(config, tokenizer, model, params, step)

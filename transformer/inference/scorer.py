@@ -11,13 +11,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from transformer.config import ModelConfig
-from transformer.data.tokenizer import BOS_ID, PAD_ID, Tokenizer
+from transformer.data.tokenizer import Tokenizer
 from transformer.decoding.scores import length_penalty as penalty
 from transformer.errors import ConfigError, DataError
 from transformer.inference.batches import batches, bucket, num_rows, on_mesh, padded
 from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.model.masks import shift_right
 from transformer.model.transformer import Transformer, output_embedding, unrolled, unstack_layers
+from transformer.special_ids import SpecialIds
 from transformer.training.loss import token_log_probs
 
 _CHUNK = 512  # tokens whose logits exist at one time
@@ -87,8 +88,10 @@ class Scorer:
         for chosen in batches(lengths, batch_size):
             rows, width = num_rows(len(chosen), self._mesh), bucket(max(lengths[i] for i in chosen))
             sides = zip(*(pairs[i] for i in chosen), strict=True)
-            inputs = on_mesh(self._mesh, *(padded(side, rows, width) for side in sides))
-            found = np.asarray(_score_batch(self._params, *inputs, length_penalty, self._model)).tolist()
+            special = self._tokenizer.special
+            inputs = on_mesh(self._mesh, *(padded(side, rows, width, special.pad) for side in sides))
+            given = _score_batch(self._params, *inputs, length_penalty, self._model, special)
+            found = np.asarray(given).tolist()
             for row, i in enumerate(chosen):
                 scores[i] = found[row]
         return scores
@@ -111,18 +114,24 @@ def check_positions(config: ModelConfig, pairs: Sequence[tuple[Sequence[int], Se
                 )
 
 
-@partial(jax.jit, static_argnames="model")
+@partial(jax.jit, static_argnames=("model", "special"))
 def _score_batch(
-    params: Any, src_BS: jax.Array, tgt_BT: jax.Array, alpha: float, model: Transformer
+    params: Any,
+    src_BS: jax.Array,
+    tgt_BT: jax.Array,
+    alpha: float,
+    model: Transformer,
+    special: SpecialIds,
 ) -> jax.Array:
     """Returns score_B, float32; one compiled function for each shape."""
     sides = []
     for ids in (src_BS, tgt_BT):
         pos = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
-        sides.append((ids, (ids != PAD_ID).astype(jnp.int32), pos))
+        sides.append((ids, (ids != special.pad).astype(jnp.int32), pos))
     source, (_, tgt_seg_BT, tgt_pos_BT) = sides
-    tgt_in_BT = shift_right(tgt_BT, tgt_pos_BT, BOS_ID)
+    tgt_in_BT = shift_right(tgt_BT, tgt_pos_BT, model.start_id)
     y_BTD: Any = model.apply({"params": params}, *source, tgt_in_BT, tgt_seg_BT, tgt_pos_BT)
     table_VD, bias_V = output_embedding(params, model.config), params.get("logits_bias")
     log_p_BT, _ = token_log_probs(y_BTD, table_VD, tgt_BT, _CHUNK, bias_V)
+    log_p_BT = jnp.where(tgt_pos_BT < len(special.target_prefix), 0, log_p_BT)
     return jnp.sum(log_p_BT * tgt_seg_BT, axis=1) / penalty(tgt_seg_BT.sum(axis=1), alpha)

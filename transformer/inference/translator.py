@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from transformer.axes import shard
 from transformer.config import DecodeConfig, replace_decode
-from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+from transformer.data.tokenizer import Tokenizer
 from transformer.decoding.beam import beam_search
 from transformer.decoding.sampling import sample
 from transformer.decoding.scores import Hypotheses, length_penalty
@@ -21,6 +22,7 @@ from transformer.inference.batches import batches, bucket, num_rows, on_mesh, pa
 from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.inference.splitting import split_line
 from transformer.model.transformer import Transformer, empty_cache, unrolled, unstack_layers
+from transformer.special_ids import SpecialIds
 
 _MOSTLY_LONGER = 8  # tokens
 
@@ -30,7 +32,7 @@ class Translation(NamedTuple):
 
     Attributes:
       text: the translation; a piece that the tokenizer does not know is " ⁇ ".
-      score: log-probability over the length penalty ((5 + length) / 6) ** alpha.
+      score: log-probability over the length penalty, ((5 + length) / 6) ** alpha by the paper's rules.
       log_prob: log-probability in nats, end mark included.
       length: number of tokens, end mark included.
     """
@@ -129,11 +131,12 @@ class Translator:
         numbers = [(first_line + i, j) for i, line in enumerate(parts) for j in range(len(line))]
         flat = [part for line in parts for part in line]
         done = iter(self._translate_parts(flat, numbers, n_best, decode))
-        return [_join([next(done) for _ in line], n_best, decode.length_penalty) for line in parts]
+        return [_join([next(done) for _ in line], n_best, decode) for line in parts]
 
     def _split(self, line: str, ids: list[int]) -> list[list[int]]:
         """Returns the ids of each part of a line: none if it is empty, usually one."""
-        if not line.strip() or len(ids) == 1:
+        special = self._tokenizer.special
+        if not line.strip() or len(ids) == len(special.source_prefix + special.source_suffix):
             return []
         if len(ids) <= self.max_length:
             return [ids]
@@ -158,11 +161,12 @@ class Translator:
             found = self._run([sentences[i] for i in chosen], [numbers[i] for i in chosen], n_best, decode)
             for row, i in enumerate(chosen):
                 ids_WT = found.ids_BWT[row, :n_best]
+                ends_WT = ids_WT == self._tokenizer.special.end
                 outputs = zip(
                     self._tokenizer.decode_target(ids_WT),
                     found.score_BW[row, :n_best].tolist(),
                     found.log_prob_BW[row, :n_best].tolist(),
-                    (ids_WT != PAD_ID).sum(axis=1).tolist(),
+                    np.where(ends_WT.any(axis=1), ends_WT.argmax(axis=1) + 1, 0).tolist(),
                     strict=True,
                 )
                 results[i] = [Translation(*output) for output in outputs]
@@ -175,18 +179,18 @@ class Translator:
         n_best: int,
         decode: DecodeConfig,
     ) -> Hypotheses:
-        rows = num_rows(len(sentences), self._mesh)
+        rows, special = num_rows(len(sentences), self._mesh), self._tokenizer.special
         inputs = on_mesh(
             self._mesh,
-            padded(sentences, rows, bucket(max(map(len, sentences)))),
-            padded(numbers, rows, 2),
+            padded(sentences, rows, bucket(max(map(len, sentences))), special.pad),
+            padded(numbers, rows, 2, 0),
         )
         key = jax.random.key(decode.seed)
         search = dataclasses.replace(decode, seed=0, batch_size=1)  # compiled anew only where it must be
-        return jax.device_get(_decode_batch(self._params, *inputs, key, n_best, self._model, search))
+        return jax.device_get(_decode_batch(self._params, *inputs, key, n_best, self._model, special, search))
 
 
-@partial(jax.jit, static_argnames=("model", "decode"))
+@partial(jax.jit, static_argnames=("model", "special", "decode"))
 def _decode_batch(
     params: Any,
     src_BS: jax.Array,
@@ -194,11 +198,12 @@ def _decode_batch(
     key: jax.Array,
     n_best: int,
     model: Transformer,
+    special: SpecialIds,
     decode: DecodeConfig,
 ) -> Hypotheses:
     """Encodes once, then searches; one compiled function for each shape."""
     B, S = src_BS.shape
-    seg_BS = (src_BS != PAD_ID).astype(jnp.int32)
+    seg_BS = (src_BS != special.pad).astype(jnp.int32)
     pos_BS = jnp.broadcast_to(jnp.arange(S), src_BS.shape)
     encoded_BSD = model.apply({"params": params}, src_BS, seg_BS, pos_BS, method="encode")
     source = model.apply({"params": params}, encoded_BSD, method="source_keys")
@@ -221,9 +226,11 @@ def _decode_batch(
     shared: dict[str, Any] = dict(
         lengths=lengths,
         alpha=decode.length_penalty,
-        bos_id=BOS_ID,
-        eos_id=EOS_ID,
-        forbidden=(PAD_ID, BOS_ID),
+        bos_id=model.start_id,
+        eos_id=special.end,
+        forbidden=special.forbidden,
+        prefix=special.target_prefix,
+        rules=decode.rules,
     )
     if greedy:
         key_B = jax.vmap(lambda n_2: jax.random.fold_in(jax.random.fold_in(key, n_2[0]), n_2[1]))(number_B2)
@@ -237,7 +244,7 @@ def _decode_batch(
     return jax.tree.map(lambda x: shard(x, "_" * x.ndim), found)
 
 
-def _join(parts: list[list[Translation]], n_best: int, alpha: float) -> list[Translation]:
+def _join(parts: list[list[Translation]], n_best: int, decode: DecodeConfig) -> list[Translation]:
     """Joins the outputs of a line's parts, rank by rank."""
     if len(parts) == 1:
         return parts[0]
@@ -246,6 +253,6 @@ def _join(parts: list[list[Translation]], n_best: int, alpha: float) -> list[Tra
     joined = []
     for rank in zip(*parts, strict=True):
         log_prob, length = sum(t.log_prob for t in rank), sum(t.length for t in rank)
-        score = log_prob / float(length_penalty(length, alpha))
+        score = log_prob / float(length_penalty(length, decode.length_penalty, decode.rules))
         joined.append(Translation(" ".join(t.text for t in rank), score, log_prob, length))
     return sorted(joined, key=lambda t: -t.score)

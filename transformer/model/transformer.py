@@ -13,6 +13,7 @@ from transformer.model import masks, positions
 from transformer.model.dropout import Dropout
 from transformer.model.layers import DecoderLayer, EncoderLayer, KeysValues, make_norm
 from transformer.model.sharded import look_up
+from transformer.special_ids import BOS_ID
 
 
 class Tables(NamedTuple):
@@ -151,11 +152,13 @@ class Transformer(nn.Module):
       config: sizes and choices.
       source_vocab: number of source pieces.
       target_vocab: number of target pieces; the same when both sides share a table.
+      start_id: the tokenizer's id that begins the decoder's input.
     """
 
     config: ModelConfig
     source_vocab: int
     target_vocab: int
+    start_id: int = BOS_ID
 
     def setup(self) -> None:
         c = self.config

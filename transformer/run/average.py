@@ -44,7 +44,9 @@ def average(model: str, output: str, last: int | None = None, best: int | None =
             f"{model}: has {len(steps)} checkpoints to average, not {wanted}; "
             "keep more with config.run.keep_latest or keep_best"
         )
-    module = Transformer(config.model, tokenizer.source_vocab, tokenizer.target_vocab)
+    module = Transformer(
+        config.model, tokenizer.source_vocab, tokenizer.target_vocab, tokenizer.special.start
+    )
     total = None
     for step in steps:
         params = jax.tree.map(np.asarray, restore_params(folder, step, module, config))

@@ -83,7 +83,9 @@ class Run:
         self.config, self.data, self.mesh, self.stop, self.goodput = config, data, mesh, stop, goodput
         self.strict, self.folder = strict_restore, workdir.checkpoints
         tokenizer, run = data.tokenizer, config.run
-        self.model = Transformer(config.model, tokenizer.source_vocab, tokenizer.target_vocab)
+        self.model = Transformer(
+            config.model, tokenizer.source_vocab, tokenizer.target_vocab, tokenizer.special.start
+        )
         self.tx = make_optimizer(config.model, config.optim, run.num_steps)
         self.checkpoints = Checkpoints(workdir.checkpoints, run, note)
         self.health = Health(run)

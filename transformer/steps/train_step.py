@@ -12,7 +12,6 @@ from jax.sharding import Mesh, NamedSharding
 from transformer.axes import shard, spec
 from transformer.config import Config, RunConfig
 from transformer.data.batch import Batch
-from transformer.data.tokenizer import BOS_ID
 from transformer.model.masks import shift_right
 from transformer.model.transformer import Transformer
 from transformer.steps.state import TrainState, state_shardings
@@ -28,7 +27,7 @@ def dropout_key(run: RunConfig) -> jax.Array:
 
 
 def _forward(model: Transformer, params: Any, batch: Batch, **mode: Any) -> Any:
-    tgt_in_BT = shift_right(batch.tgt_BT, batch.tgt_pos_BT, BOS_ID)
+    tgt_in_BT = shift_right(batch.tgt_BT, batch.tgt_pos_BT, model.start_id)
     inputs = (*batch[:3], tgt_in_BT, *batch[4:])
     return model.apply({"params": params}, *inputs, method=Transformer.with_output, **mode)
 

@@ -10,8 +10,9 @@ from transformer.config import Config, TokenizerConfig, from_config_dict
 from transformer.data import encoded as encoded_module
 from transformer.data.corpus import open_corpora
 from transformer.data.encoded import EncodedCorpus, encode_corpus, left_out
-from transformer.data.tokenizer import EOS_ID, Tokenizer, train_tokenizer
+from transformer.data.tokenizer import Tokenizer, train_tokenizer
 from transformer.errors import DataError
+from transformer.special_ids import EOS_ID
 
 # A piece a character: "abc" has 5, with the mark of the word's beginning and the end mark.
 PAIRS = [

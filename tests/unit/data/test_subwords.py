@@ -8,7 +8,8 @@ import pytest
 from transformer.config import DataConfig, TokenizerConfig
 from transformer.data.pipeline import training_batches
 from transformer.data.subwords import SubwordDropout, split_pieces, split_table
-from transformer.data.tokenizer import EOS_ID, Tokenizer, train_tokenizer
+from transformer.data.tokenizer import Tokenizer, train_tokenizer
+from transformer.special_ids import EOS_ID
 
 STEMS = ("haus", "häuser", "hausboot", "boot", "bootshaus", "lauf", "gelaufen", "123")
 WORDS = [*STEMS, "boote", "laufen", "laufend", "12", "1234"]

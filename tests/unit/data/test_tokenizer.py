@@ -8,8 +8,9 @@ import pytest
 import sentencepiece as spm
 
 from transformer.config import TokenizerConfig
-from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer, train_tokenizer
+from transformer.data.tokenizer import Tokenizer, train_tokenizer
 from transformer.errors import DataError
+from transformer.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID, SpecialIds
 
 NASTY = [
     "25 m² ﬁne",
@@ -200,3 +201,59 @@ def test_models_of_other_programs_are_refused():
     ) as caught:
         Tokenizer(model.getvalue())
     assert "\n" not in str(caught.value)
+
+
+def imported(**changes) -> Tokenizer:
+    """A joint model whose ids are a map of their own, as Marian's: end mark 0, padding last, languages."""
+    own = train_tokenizer(WORDS, WORDS, config(vocab_size=pieces_possible(WORDS)))
+    pieces = [p for p in own.source_vocabulary()[0] if p and p != "ü"]
+    spellings = ["</s>", "<unk>", ">>deu<<", *reversed(pieces), "", "<pad>"]
+    last = len(spellings) - 1
+    special = SpecialIds(
+        pad=last, unk=1, start=last, end=0, forbidden=(last,), source_suffix=(0,), hidden=(0, last), **changes
+    )
+    (model,) = own._models.values()
+    return Tokenizer(model, spellings=(spellings, spellings), special=special)
+
+
+def test_ids_of_others_are_kept():
+    tokenizer = imported()
+    ids = tokenizer.encode_source(["ten roads", ">>deu<<ten", ">>fra<< ten", "über", ""])
+    assert tokenizer.source_pieces(ids[0]) == [*"▁ten▁roads", "</s>"]
+    assert tokenizer.source_pieces(ids[1]) == [">>deu<<", *"▁ten", "</s>"]
+    assert tokenizer.source_pieces(ids[2])[-5:] == [*"▁ten", "</s>"] and 2 not in ids[2]
+    assert tokenizer.source_pieces(ids[3])[1] == "<unk>"
+    assert ids[4] == [0]
+    assert tokenizer.decode_target([ids[0], ids[1][1:], [*ids[0][:-1], 0, 0]]) == [
+        "ten roads",
+        "ten",
+        "ten roads",
+    ]
+    pieces, scores = tokenizer.source_vocabulary()
+    assert len(pieces) == len(scores) == tokenizer.source_vocab
+    assert [pieces[i] for i in (0, 1, 2, -1)] == [""] * 4 and pieces[ids[0][1]] == "t"
+
+
+def test_what_stands_around_sentences():
+    tokenizer = imported(source_prefix=(5,), target_prefix=(2, 4))
+    plain = imported()
+    assert tokenizer.encode_source(["ten"])[0] == [5, *plain.encode_source(["ten"])[0]]
+    assert tokenizer.encode_target(["ten"])[0] == [2, 4, *plain.encode_target(["ten"])[0]]
+
+
+def test_imported_ids_survive_the_disk(tmp_path):
+    tokenizer = imported(target_prefix=(2,))
+    tokenizer.save(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "joint.model",
+        "joint.pieces.json",
+        "tokenizer.json",
+    ]
+    again = Tokenizer.load(tmp_path)
+    assert again.digest == tokenizer.digest != imported().digest
+    assert again.special == tokenizer.special
+    assert again.encode_source(WORDS) == tokenizer.encode_source(WORDS)
+    file = tmp_path / "joint.pieces.json"
+    file.write_text(file.read_text().replace("deu", "fra"))
+    with pytest.raises(DataError, match=r"joint.pieces.json: damaged: sha256 is .* restore the file"):
+        Tokenizer.load(tmp_path)

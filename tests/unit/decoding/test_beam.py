@@ -52,6 +52,29 @@ def simple_beam(
     return sorted(finished, reverse=True)
 
 
+def huggingface_beam(model, row: int, limit: int, width: int, alpha: float, rules: str) -> list:
+    """(score, output) of one row as transformers' `_beam_search` finds them, with Python lists."""
+    alive, finished = [(0.0, ())], []
+    for t in range(limit):
+        found = sorted(
+            (
+                (total + step[token], (*ids, token))
+                for total, ids in alive
+                for step in [model.log_probs(row, ids)]
+                for token in ((EOS,) if t == limit - 1 else (*LETTERS, EOS))
+            ),
+            reverse=True,
+        )[: 2 * width]
+        finished += [(total / (t + 1) ** alpha, ids) for total, ids in found[:width] if ids[-1] == EOS]
+        finished = sorted(finished, reverse=True)[:width]
+        alive = [(total, ids) for total, ids in found if ids[-1] != EOS][:width]
+        if len(finished) == width:
+            length = limit if rules == "huggingface_never" and alpha > 0 else t + 1
+            if rules == "huggingface_early" or not alive or alive[0][0] / length**alpha <= finished[-1][0]:
+                break
+    return finished
+
+
 @pytest.fixture(scope="module")
 def model():
     return Recurrent(seed=20, batch=ROWS, vocab=V, sharpness=2.0)
@@ -59,8 +82,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def search(model):
-    @partial(jax.jit, static_argnums=(3, 4))
-    def compiled(start, limit_B, alpha, width, n_best):
+    @partial(jax.jit, static_argnums=(3, 4, 5))
+    def compiled(start, limit_B, alpha, width, n_best, rules):
         return beam_search(
             model.step,
             *start,
@@ -72,11 +95,12 @@ def search(model):
             bos_id=BOS,
             eos_id=EOS,
             forbidden=(BOS,),
+            rules=rules,
         )
 
-    def run(width, alpha, n_best, rows=slice(None), limits=LIMITS):
+    def run(width, alpha, n_best, rows=slice(None), limits=LIMITS, rules="paper"):
         start = model.start(width, LENGTHS[0], rows)
-        found = compiled(start, jnp.array(limits)[rows], alpha, width, n_best)
+        found = compiled(start, jnp.array(limits)[rows], alpha, width, n_best, rules)
         return jax.tree.map(np.asarray, found)
 
     return run
@@ -110,6 +134,41 @@ def test_a_narrow_beam_finds_what_the_plain_algorithm_finds_without_stopping_ear
         np.testing.assert_allclose(
             found.score_BW[0, : len(expected)], [score for score, _ in expected], atol=1e-4
         )
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("rules", ["huggingface", "huggingface_early", "huggingface_never"])
+def test_rules_of_hugging_face(model, search, rules, alpha):
+    for width in (1, 2, 3):
+        found = search(width, alpha, width, rules=rules)
+        for row, limit in enumerate(LIMITS):
+            expected = huggingface_beam(model, row, limit, width, alpha, rules)
+            ids_WT = found.ids_BWT[row, : len(expected)]
+            assert [output(ids) for ids in ids_WT] == [ids for _, ids in expected]
+            scores = found.score_BW[row, : len(expected)]
+            np.testing.assert_allclose(scores, [score for score, _ in expected], atol=1e-4)
+
+
+def test_what_every_output_begins_with_is_given(model):
+    """Beam search and greedy decoding go on from it as if it had been free."""
+    prefix, alpha = (4, 2), 0.6
+    shared = dict(lengths=LENGTHS, alpha=alpha, bos_id=BOS, eos_id=EOS, forbidden=(BOS,), prefix=prefix)
+    found = beam_search(
+        model.step, *model.start(27, LENGTHS[0]), jnp.full(ROWS, 5), beam_size=27, n_best=3, **shared
+    )
+    greedy = sample(model.step, *model.start(1, LENGTHS[0]), jnp.full(ROWS, 5), None, **shared)
+    for row in range(ROWS):
+        every = {
+            ids: total - model.log_prob(row, prefix)
+            for ids, total in every_output(model, row, 5).items()
+            if ids[:2] == prefix
+        }
+        best = sorted(every, key=lambda ids: every[ids] / penalty(len(ids), alpha), reverse=True)[:3]
+        assert [output(ids) for ids in found.ids_BWT[row, :3]] == best
+        np.testing.assert_allclose(found.log_prob_BW[row, :3], [every[ids] for ids in best], atol=1e-4)
+        ids = output(np.asarray(greedy.ids_BWT[row, 0]))
+        assert ids[:2] == prefix
+        assert float(greedy.log_prob_BW[row, 0]) == pytest.approx(every[ids], abs=1e-4)
 
 
 def test_rows_do_not_depend_on_each_other(search):

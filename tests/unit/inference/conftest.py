@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from transformer.config import from_config_dict
-from transformer.data.tokenizer import EOS_ID, train_tokenizer
+from transformer.data.tokenizer import train_tokenizer
 from transformer.inference.model_directory import LoadedModel
 from transformer.model.transformer import Transformer
+from transformer.special_ids import EOS_ID
 
 WORDS = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen"]
 SEED = 175

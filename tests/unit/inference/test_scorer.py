@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from transformer.data.tokenizer import BOS_ID, EOS_ID
 from transformer.errors import ConfigError, DataError
 from transformer.inference.scorer import Scorer
 from transformer.inference.translator import Translator
+from transformer.special_ids import BOS_ID, EOS_ID
 
 # Few shapes make a quick test: all but the longest pairs are padded to 8 tokens.
 SOURCES = ["ant bee", "cat", "dog. dog. eel fox cat ant bee", "hen"]

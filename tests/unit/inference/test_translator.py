@@ -9,11 +9,12 @@ import pytest
 from conftest import WORDS
 
 from transformer.config import TokenizerConfig
-from transformer.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, train_tokenizer
+from transformer.data.tokenizer import train_tokenizer
 from transformer.errors import ConfigError
 from transformer.inference import translator as module
 from transformer.inference.translator import Translation, Translator
 from transformer.model.masks import shift_right
+from transformer.special_ids import BOS_ID, EOS_ID, PAD_ID
 
 EXTRA = 6  # decode.max_extra_length of the fixture
 

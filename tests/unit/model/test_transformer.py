@@ -14,10 +14,10 @@ from reference import reference_cases as cases
 from transformer import axes
 from transformer.config import Config, OptimConfig
 from transformer.data.batch import Batch, pack_rows
-from transformer.data.tokenizer import BOS_ID
 from transformer.model.masks import decoder_mask, segment_mask, shift_right
 from transformer.model.size import parameter_shapes
 from transformer.model.transformer import Transformer, empty_cache, unstack_layers
+from transformer.special_ids import BOS_ID
 from transformer.steps.train_step import gradients
 
 REAL = cases.TGT_SEG > 0

@@ -16,9 +16,9 @@ from reference import reference_cases as cases
 
 from transformer.config import Config, MeshConfig, OptimConfig, RunConfig
 from transformer.data.batch import Batch, pack_rows, pad_rows
-from transformer.data.tokenizer import BOS_ID
 from transformer.io.devices import make_mesh, to_devices
 from transformer.model.masks import shift_right
+from transformer.special_ids import BOS_ID
 from transformer.steps.state import TrainState
 from transformer.steps.train_step import dropout_key, gradients, jit_steps
 from transformer.training.optimizer import make_optimizer

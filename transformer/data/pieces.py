@@ -1,0 +1,82 @@
+"""One side of a tokenizer: a SentencePiece model, and the ids of its pieces."""
+
+import re
+from collections.abc import Sequence
+
+import sentencepiece as spm
+
+from transformer.errors import DataError
+from transformer.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID, SpecialIds
+
+_LANGUAGE = re.compile(r">>[^<>]+<<")  # names the target language before a source of multilingual Marian
+
+
+class Pieces:
+    """Text to piece ids and back, without what stands around a sentence."""
+
+    def __init__(self, model: bytes, name: str, special: SpecialIds, spellings: Sequence[str] | None = None):
+        """Takes a serialised model and, where ids are not the model's own, the spelling of each id.
+
+        Args:
+          model: of SentencePiece.
+          name: of the side, for messages.
+          special: what ids mean.
+          spellings: a piece for each id; empty where an id has none. None: ids are the model's.
+
+        Raises:
+          DataError: if the model cannot be read, or has special ids of its own that are not ours.
+        """
+        try:
+            self._processor = spm.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise DataError(f"tokenizer {name}: not a SentencePiece model ({error})") from None
+        self._special = special
+        self._spellings = None if spellings is None else tuple(spellings)
+        self._ids = {piece: i for i, piece in enumerate(spellings or ()) if piece}
+        p = self._processor
+        ids, ours = (p.pad_id(), p.unk_id(), p.bos_id(), p.eos_id()), (PAD_ID, UNK_ID, BOS_ID, EOS_ID)
+        if spellings is None and ids != ours:
+            raise DataError(
+                f"tokenizer {name}: pad, unk, bos, eos are {ids}, expected {ours}; "
+                "use a model that this program trained or imported"
+            )
+
+    def __len__(self) -> int:
+        return len(self._spellings) if self._spellings is not None else self._processor.get_piece_size()
+
+    def encode(self, lines: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each line's pieces."""
+        if self._spellings is None:
+            return self._processor.encode(list(lines))
+        marks = [self._language(line) for line in lines]
+        rest = [line[len(mark) :] for line, mark in zip(lines, marks, strict=True)]
+        pieces = self._processor.encode(rest, out_type=str)
+        return [
+            [self._ids.get(piece, self._special.unk) for piece in ([mark, *line] if mark else line)]
+            for mark, line in zip(marks, pieces, strict=True)
+        ]
+
+    def decode(self, sentences: Sequence[Sequence[int]]) -> list[str]:
+        """Returns the text of each list of ids."""
+        if self._spellings is None:
+            return self._processor.decode([list(ids) for ids in sentences])
+        hidden = set(self._special.hidden)
+        kept = [[self._spellings[i] for i in ids if i not in hidden] for ids in sentences]
+        return [text.strip() for text in self._processor.decode(kept)] if kept else []
+
+    def spelling(self, i: int) -> str:
+        """Returns the piece's own spelling."""
+        return self._processor.id_to_piece(i) if self._spellings is None else self._spellings[i]
+
+    def vocabulary(self) -> tuple[list[str], list[float]]:
+        """Returns spelling (empty for special pieces and bytes) and score of every id."""
+        p = self._processor
+        unknown = p.unk_id()
+        ids = range(len(self)) if self._spellings is None else [p.piece_to_id(s) for s in self._spellings]
+        special = [i == unknown or p.is_control(i) or p.is_byte(i) for i in ids]
+        pieces = ["" if out else p.id_to_piece(i) for i, out in zip(ids, special, strict=True)]
+        return pieces, [p.get_score(i) for i in ids]
+
+    def _language(self, line: str) -> str:
+        found = _LANGUAGE.match(line)
+        return found[0] if found and found[0] in self._ids else ""
