@@ -24,6 +24,7 @@ FLOORS = {
     **dict.fromkeys(ROOMS, 1),
     **dict.fromkeys(TRADES, 2),
     "run": 3,
+    "exchange": 3,
     "benchmark": 4,
     "doctor": 4,
     "cli": 5,
@@ -39,11 +40,13 @@ WALLS = {
     "babel": ["transformer.data"],
     "flax": ["transformer.model"],
     "grain": ["transformer.data.pipeline"],
+    "huggingface_hub": ["transformer.exchange.hub"],
     "matplotlib": ["transformer.run.pictures"],
     "ml_collections": ["transformer.config", "configs"],
     "optax": ["transformer.training", "transformer.steps"],
     "orbax": ["transformer.io.checkpoint"],
     "sacrebleu": ["transformer.metrics"],
+    "safetensors": ["transformer.exchange.tensors"],
     "sentencepiece": ["transformer.data.pieces", "transformer.data.tokenizer"],
     "tensorboardX": ["transformer.io.event_file"],
     "tensorstore": ["transformer.io.arrays"],
@@ -135,7 +138,8 @@ def test_walls_are_those_that_stand():
                 f"nothing in {place} imports {package}"
             )
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    stated = [*project["dependencies"], *project["optional-dependencies"]["tfds"]]
+    extras = project["optional-dependencies"]
+    stated = [*project["dependencies"], *extras["tfds"], *extras["hub"]]
     names = {re.split(r"[^\w-]", text)[0].replace("-", "_") for text in stated}
     known_as = {"absl_py": "absl", "orbax_checkpoint": "orbax"}
     forgotten_by_tfds = {"importlib_resources"}

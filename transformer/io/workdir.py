@@ -1,6 +1,7 @@
 """The folder of a run: which file is where, and whether it belongs to a configuration.
 
 config.json       the resolved configuration
+imported.json     of an imported model: where it came from
 corpus.json       size and digest of every data file
 tokenizer/        SentencePiece models and their digests
 checkpoints/N/    state after step N

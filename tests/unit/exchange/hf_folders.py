@@ -1,0 +1,133 @@
+"""Small models of transformers and real SentencePiece models, as `save_pretrained` writes them."""
+
+import io
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece as spm
+
+_TEXT = (
+    "der hund läuft über hundert lange wege und quert bäche zwischen jungen tannen vor dem kleinen ort "
+    "the dog runs along a road of ten miles which crosses every valley behind our quiet village"
+)
+WORDS = _TEXT.split()
+STEPS = 350  # of training
+
+
+def sentences(count: int, seed: int) -> list[str]:
+    """Returns random lines of 1 to 8 words, some with characters that no vocabulary has."""
+    rng = np.random.default_rng(seed)
+    lines = [" ".join(rng.choice(WORDS, rng.integers(1, 9))) for _ in range(count)]
+    return [line + " ☃" if i % 10 == 0 else line for i, line in enumerate(lines)]
+
+
+def sentencepiece_model(size: int, seed: int, **options: Any) -> bytes:
+    """Returns a unigram model trained on random sentences."""
+    model = io.BytesIO()
+    lines = iter(sentences(400, seed))
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=lines, model_writer=model, vocab_size=size, num_threads=1, minloglevel=2, **options
+    )
+    return model.getvalue()
+
+
+def pieces_of(model: bytes) -> list[str]:
+    """Returns the pieces of a model in its order, without its special ones."""
+    processor = spm.SentencePieceProcessor(model_proto=model)
+    ids = range(processor.get_piece_size())
+    return [processor.id_to_piece(i) for i in ids if not (processor.is_control(i) or processor.is_unknown(i))]
+
+
+def taught(model: Any, batches: Any, pad: int, start: int) -> Any:
+    """Trains a few steps, so that outputs differ and come to an end; each parameter is random before.
+
+    Args:
+      model: of transformers.
+      batches: (source ids, target ids), both lists of lists, the targets with their end mark.
+      pad: fills sources up.
+      start: begins the decoder's input.
+    """
+    import torch
+
+    torch.manual_seed(5)
+    with torch.no_grad():
+        learned = {name: x for name, x in model.named_parameters() if x.requires_grad}
+        for name, x in learned.items():
+            x.add_(torch.randn_like(x) * (0.02 if x.ndim > 1 or "norm" in name else 0.1))
+    optimizer = torch.optim.Adam(learned.values(), lr=4e-3)
+    model.train()
+    for sources, targets in batches:
+        src, tgt = (
+            torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in side], True, fill)
+            for side, fill in ((sources, pad), (targets, -100))
+        )
+        inputs = torch.cat([torch.full_like(tgt[:, :1], start), tgt[:, :-1].clamp(min=0)], dim=1)
+        loss = model(input_ids=src, attention_mask=src != pad, decoder_input_ids=inputs, labels=tgt).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def save(model: Any, folder: Path) -> None:
+    """Writes model and configuration; transformers' warnings are not ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(folder)
+
+
+def marian(folder: Path, separate: bool = False, **changes: Any) -> Any:
+    """Makes a Marian folder; returns the model."""
+    import torch
+    from transformers import MarianConfig, MarianMTModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    models = [sentencepiece_model(47, 0), sentencepiece_model(53, 1)]
+    for name, content in zip(("source.spm", "target.spm"), models, strict=True):
+        (folder / name).write_bytes(content)
+    pieces = [pieces_of(content) for content in models]
+    if not separate:
+        pieces = [sorted({*pieces[0], *pieces[1]}, reverse=True)] * 2
+    vocabularies = [["</s>", "<unk>", ">>deu<<", *side] for side in pieces]
+    pad = max(map(len, vocabularies))
+    for name, side in zip(("vocab.json", "target_vocab.json"), vocabularies, strict=True):
+        ids = {piece: i for i, piece in enumerate(side)} | {"<pad>": pad}
+        if separate or name == "vocab.json":
+            (folder / name).write_text(json.dumps(ids))
+    settings = {"separate_vocabs": separate, "source_lang": "eng", "target_lang": "deu"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = MarianConfig(
+        **{
+            "vocab_size": pad + 1,
+            "decoder_vocab_size": pad + 1,
+            "share_encoder_decoder_embeddings": not separate,
+            "d_model": 24,
+            "encoder_layers": 3,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 3,
+            "decoder_attention_heads": 3,
+            "encoder_ffn_dim": 37,
+            "decoder_ffn_dim": 37,
+            "activation_function": "swish",
+            "scale_embedding": True,
+            "max_position_embeddings": 256,
+            "pad_token_id": pad,
+            "eos_token_id": 0,
+            "decoder_start_token_id": pad,
+            "forced_eos_token_id": 0,
+            **changes,
+        }
+    )
+    model = MarianMTModel(config)
+    with torch.no_grad():
+        model.final_logits_bias.copy_(torch.randn(1, pad + 1, generator=torch.Generator().manual_seed(4)))
+    drawn = np.random.default_rng(0).integers(3, pad, (STEPS, 16, 24))
+    cut = [[list(row[: 3 + 7 * i % 22]) for i, row in enumerate(rows)] for rows in drawn]
+    batches = [([[*x, 0] for x in rows], [[*x, 0] for x in rows]) for rows in cut]
+    taught(model, batches, pad, pad)
+    model.generation_config.bad_words_ids = [[pad]]
+    save(model, folder)
+    return model

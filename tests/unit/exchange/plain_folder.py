@@ -1,0 +1,77 @@
+"""A Marian folder made with NumPy alone, for tests of what is read and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import hf_folders
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from transformer.config import ModelConfig
+from transformer.exchange.names import bart_name
+from transformer.model.size import parameter_shapes
+from transformer.model.transformer import Transformer
+
+VOCAB = 50
+SETTINGS = {
+    "model_type": "marian",
+    "vocab_size": VOCAB,
+    "decoder_vocab_size": VOCAB,
+    "d_model": 12,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 3,
+    "encoder_ffn_dim": 10,
+    "decoder_ffn_dim": 10,
+    "activation_function": "relu",
+    "scale_embedding": True,
+    "max_position_embeddings": 64,
+    "pad_token_id": VOCAB - 1,
+    "eos_token_id": 0,
+    "decoder_start_token_id": VOCAB - 1,
+}
+OURS = ModelConfig(
+    d_model=12,
+    d_ff=10,
+    num_heads=3,
+    num_encoder_layers=1,
+    num_decoder_layers=2,
+    attention_bias=True,
+    logits_bias=True,
+)
+
+
+def tensors(dtype: Any = np.float32) -> dict[str, np.ndarray]:
+    """Returns random tensors by the names of Marian's state, linear maps as [outputs, inputs]."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for path, x in jax.tree_util.tree_leaves_with_path(parameter_shapes(Transformer(OURS, VOCAB, VOCAB))):
+        ours = "/".join(k.key for k in path)
+        shape = x.shape
+        if ours.endswith("kernel"):
+            inputs = 2 if "/out/" in ours else 1
+            shape = int(np.prod(x.shape[inputs:])), int(np.prod(x.shape[:inputs]))
+        elif ours.endswith("bias") and ours != "logits_bias":
+            shape = (x.size,)
+        elif ours == "logits_bias":
+            shape = (1, x.size)
+        found[bart_name(ours)] = rng.normal(size=shape).astype(dtype)
+    return found
+
+
+def write(folder: Path, arrays: dict[str, np.ndarray] | None = None, **changes: Any) -> Path:
+    """Writes the folder; `changes` are of config.json, None removes a key."""
+    folder.mkdir()
+    settings = {k: v for k, v in {**SETTINGS, **changes}.items() if v is not None}
+    (folder / "config.json").write_text(json.dumps(settings))
+    model = hf_folders.sentencepiece_model(40, 0)
+    ids = {"</s>": 0, "<unk>": 1, "<pad>": VOCAB - 1}
+    ids |= {piece: i for i, piece in enumerate(hf_folders.pieces_of(model), 2)}
+    (folder / "vocab.json").write_text(json.dumps(ids))
+    for name in ("source.spm", "target.spm"):
+        (folder / name).write_bytes(model)
+    save_file(tensors() if arrays is None else arrays, folder / "model.safetensors")
+    return folder

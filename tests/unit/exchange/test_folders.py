@@ -1,0 +1,184 @@
+"""What is read of a foreign folder, and what is refused, with all its reasons in one line."""
+
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import plain_folder
+import pytest
+from reference import numpy_transformer as reference
+from reference import reference_cases as cases
+from safetensors.numpy import save_file
+
+from transformer import cli
+from transformer.errors import CheckpointError
+from transformer.exchange.importing import import_hf
+from transformer.inference.model_directory import load_model
+
+
+def quiet(line: str) -> None:
+    """Takes what is not tested."""
+
+
+def refused(folder: Path, target: Path) -> str:
+    """Returns why a folder is refused; nothing is written."""
+    with pytest.raises(CheckpointError) as caught:
+        import_hf(folder, target, note=quiet)
+    assert "\n" not in str(caught.value)
+    assert not target.exists()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_parameters_are_theirs_to_the_bit(tmp_path, dtype):
+    theirs = plain_folder.tensors(dtype)
+    import_hf(plain_folder.write(tmp_path / "from", theirs), tmp_path / "to", note=quiet)
+    loaded = load_model(tmp_path / "to")
+    ours = cases.flatten(loaded.params)
+    query = theirs["model.decoder.layers.1.encoder_attn.q_proj.weight"]
+    np.testing.assert_array_equal(
+        ours["decoder/layer_1/cross_attention/query/kernel"][:, 2], query[8:12].T.astype(np.float32)
+    )
+    out = theirs["model.encoder.layers.0.self_attn.out_proj.weight"]
+    np.testing.assert_array_equal(ours["encoder/layer_0/self_attention/out/kernel"][1], out[:, 4:8].T)
+    np.testing.assert_array_equal(ours["logits_bias"], theirs["final_logits_bias"][0])
+    assert sum(x.size for x in theirs.values()) == sum(x.size for x in ours.values())
+    model = loaded.config.model
+    assert (model.positions, model.norm, model.activation) == ("sinusoidal_split", "post", "relu")
+    # All together they are the model that NumPy computes.
+    (*source, _, seg, pos), _ = cases.batch(loaded.model)
+    inputs = *source, np.minimum(cases.TGT_SEG * 3, 9), seg, pos
+    y_BTD = loaded.model.apply({"params": loaded.params}, *inputs)
+    found = loaded.model.apply({"params": loaded.params}, y_BTD, method="logits")
+    expected = reference.logits(ours, model, *inputs)
+    np.testing.assert_allclose(np.asarray(found)[seg > 0], expected[seg > 0], rtol=0, atol=1e-4)
+    assert json.loads((tmp_path / "to" / "imported.json").read_text())["config"]["model_type"] == "marian"
+
+
+def test_all_reasons_are_told_together(tmp_path):
+    arrays = plain_folder.tensors()
+    changes: dict[str, Any] = dict(
+        decoder_ffn_dim=11, activation_function="tanh", encoder_layerdrop=0.1, d_model=None
+    )
+    message = refused(plain_folder.write(tmp_path / "from", arrays, **changes), tmp_path / "to")
+    for reason in (
+        "encoder_ffn_dim 10, decoder_ffn_dim 11: must be equal",
+        "activation_function: 'tanh' is not known; known: gelu",
+        "encoder_layerdrop: 0.1: layers are never dropped here",
+        "d_model: expected a number up to 16777216, got nothing",
+    ):
+        assert reason in message
+
+
+def test_tensors_that_do_not_fit(tmp_path):
+    arrays = plain_folder.tensors()
+    arrays["model.encoder.gate"] = np.zeros(3, np.float32)
+    arrays["model.encoder.layers.0.fc1.weight"] = np.zeros((9, 12), np.float32)
+    del arrays["model.decoder.layers.0.fc1.bias"]
+    message = refused(plain_folder.write(tmp_path / "from", arrays), tmp_path / "to")
+    assert "model.encoder.layers.0.fc1.weight: has shape [9, 12], the settings say [12, 10]" in message
+    assert "tensors that are missing: model.decoder.layers.0.fc1.bias" in message
+    assert "tensors that our model has no place for: model.encoder.gate" in message
+
+
+def test_copies_that_follow_from_others_may_lie_beside(tmp_path):
+    arrays = plain_folder.tensors()
+    for name in ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"):
+        arrays[name] = arrays["model.shared.weight"]
+    arrays["model.encoder.embed_positions.weight"] = np.zeros((64, 12), np.float32)
+    import_hf(plain_folder.write(tmp_path / "from", arrays), tmp_path / "to", note=quiet)
+
+
+def spoil(folder: Path, how: str) -> None:
+    """Changes a sound folder."""
+    weights, vocabulary = folder / "model.safetensors", folder / "vocab.json"
+    index = folder / "model.safetensors.index.json"
+    ids = json.loads(vocabulary.read_text())
+    if how == "pickle":
+        weights.rename(folder / "pytorch_model.bin")
+    elif how == "nothing":
+        weights.unlink()
+    elif how == "cut":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif how == "huge header":
+        weights.write_bytes(struct.pack("<Q", 1 << 40) + b"{}")
+    elif how == "integers":
+        arrays = {**plain_folder.tensors(), "final_logits_bias": np.zeros((1, plain_folder.VOCAB), np.int32)}
+        save_file(arrays, weights)
+    elif how == "not finite":
+        arrays = plain_folder.tensors()
+        arrays["final_logits_bias"][0, 3] = np.nan
+        save_file(arrays, weights)
+    elif how == "way out":
+        weights.unlink()
+        index.write_text(json.dumps({"weight_map": {"a": "../other.safetensors"}}))
+    elif how == "deep":
+        (folder / "config.json").write_text('{"a":' * 100_000)
+    elif how == "list":
+        vocabulary.write_text("[1, 2]")
+    elif how == "twice":
+        vocabulary.write_text(json.dumps({**ids, "zwei": 3}))
+    elif how == "beyond":
+        vocabulary.write_text(json.dumps({**ids, "weit": 10**9}))
+    elif how == "no unk":
+        vocabulary.write_text(json.dumps({k: v for k, v in ids.items() if k != "<unk>"}))
+    elif how == "absurd":
+        settings = {**plain_folder.SETTINGS, "encoder_layers": 10**9, "vocab_size": 10**12}
+        (folder / "config.json").write_text(json.dumps(settings))
+    elif how == "no model":
+        (folder / "target.spm").unlink()
+    elif how == "no spm":
+        (folder / "target.spm").write_bytes(b"nothing")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("pickle", "pytorch_model.bin is not read, since pickles can run code; where you trust it"),
+        ("nothing", "has no model.safetensors; give a folder that save_pretrained wrote"),
+        ("cut", "model.safetensors: damaged: .*; get it anew"),
+        ("huge header", "model.safetensors: damaged: .*; get it anew"),
+        ("integers", "final_logits_bias: dtype I32 is not one of F32, F16, BF16"),
+        ("not finite", "final_logits_bias: has numbers that are not finite"),
+        ("way out", r"names '\.\./other.safetensors', expected .safetensors files of the same folder"),
+        ("deep", "config.json: cannot be read as JSON"),
+        ("list", "vocab.json: expected a JSON object, got list"),
+        ("twice", "vocab.json: pieces .* and 'zwei' both have id 3"),
+        ("beyond", "vocab.json: piece 'weit' has id 1000000000, expected 0 to 49"),
+        ("no unk", "vocab.json: has no piece '<unk>'"),
+        (
+            "absurd",
+            "encoder_layers: expected a number up to 1000, got 1000000000; .*vocab_size: expected",
+        ),
+        ("no model", "target.spm: is missing; the tokenizer needs it"),
+        ("no spm", "tokenizer target: not a SentencePiece model"),
+    ],
+)
+def test_damaged_folders(tmp_path, capsys, how, message):
+    folder = plain_folder.write(tmp_path / "from")
+    spoil(folder, how)
+    before = sorted(tmp_path.rglob("*"))
+    code = cli.main(["import", "hf", "--from", str(folder), "--to", str(tmp_path / "to")])
+    said = capsys.readouterr().err
+    assert code == 4, said
+    assert said.count("\n") == 1 and said.startswith("transformer: error: ")
+    assert re.search(message, said), said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_other_families_and_places(tmp_path, capsys):
+    other = refused(plain_folder.write(tmp_path / "from", model_type="marien"), tmp_path / "to")
+    assert "model_type 'marien' is not one that can be imported; did you mean 'marian'?" in other
+    assert cli.main(["import", "hf", "--from", str(tmp_path / "none"), "--to", str(tmp_path / "to")]) == 4
+    assert "no such folder; give one that save_pretrained wrote, or OWNER/NAME" in capsys.readouterr().err
+
+
+def test_nothing_is_written_over(tmp_path):
+    folder = plain_folder.write(tmp_path / "from")
+    import_hf(folder, tmp_path / "to", note=quiet)
+    with pytest.raises(CheckpointError, match="holds a run already; choose another --to"):
+        import_hf(folder, tmp_path / "to", note=quiet)

@@ -1,0 +1,103 @@
+"""Imported models give the logits of transformers' own classes, and their outputs token for token."""
+
+import copy
+import dataclasses
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hf_folders
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer.exchange.importing import import_hf
+from transformer.inference.model_directory import LoadedModel, load_model
+from transformer.inference.translator import Translator
+from transformer.model.masks import shift_right
+
+torch = pytest.importorskip("torch", reason="PyTorch, not a dependency of this project, is not installed")
+transformers = pytest.importorskip("transformers", reason="transformers, not a dependency, is not installed")
+
+LONGEST = 60  # tokens of an output
+MAKERS = {
+    "marian": lambda folder: hf_folders.marian(folder),
+    "marian_separate": lambda folder: hf_folders.marian(folder, separate=True, activation_function="relu"),
+}
+
+
+class Case(NamedTuple):
+    """One folder, as transformers reads it and as we do."""
+
+    theirs: Any
+    tokenizer: Any
+    ours: LoadedModel
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    torch.set_num_threads(1)
+    root: Path = tmp_path_factory.mktemp(request.param)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = MAKERS[request.param](root / "theirs")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(root / "theirs")
+    import_hf(root / "theirs", root / "ours", note=lambda line: None)
+    return Case(theirs, tokenizer, load_model(root / "ours"))
+
+
+def test_ids_of_sources_and_targets(case: Case) -> None:
+    lines = [*hf_folders.sentences(100, seed=11), "", ">>deu<< the dog", "  a   road "]
+    assert case.ours.tokenizer.encode_source(lines) == case.tokenizer(lines).input_ids
+    assert case.ours.tokenizer.encode_target(lines) == case.tokenizer(text_target=lines).input_ids
+
+
+def test_logits(case: Case) -> None:
+    """Sources and targets of different lengths, padded."""
+    rng, special = np.random.default_rng(0), case.ours.tokenizer.special
+    vocabularies = case.ours.model.source_vocab, case.ours.model.target_vocab
+    lengths = ((1, 5), (9, 30), (23, 2), (40, 17))
+    sides, segments = [], []
+    for side, vocab in enumerate(vocabularies):
+        shape = len(lengths), max(pair[side] for pair in lengths)
+        segments.append((np.arange(shape[1]) < np.array([[pair[side]] for pair in lengths])).astype(np.int32))
+        real = rng.integers(special.unk + 1, vocab - 2, shape)
+        sides.append(np.where(segments[side], real, special.pad).astype(np.int32))
+    places = [np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape) for ids in sides]
+    tgt_in_BT = np.asarray(shift_right(jnp.asarray(sides[1]), places[1], special.start))
+    with torch.no_grad():
+        expected = case.theirs(
+            input_ids=torch.tensor(sides[0]).long(),
+            attention_mask=torch.tensor(segments[0]),
+            decoder_input_ids=torch.tensor(tgt_in_BT).long(),
+        ).logits.numpy()
+
+    def logits(params: Any) -> jax.Array:
+        inputs = sides[0], segments[0], places[0], tgt_in_BT, segments[1], places[1]
+        y_BTD = case.ours.model.apply({"params": params}, *inputs)
+        return case.ours.model.apply({"params": params}, y_BTD, method="logits")
+
+    found = np.asarray(jax.jit(logits)(case.ours.params))
+    real = segments[1] > 0
+    assert np.abs(expected[real]).max() > 1  # there is something to compare
+    np.testing.assert_allclose(found[real], expected[real], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_outputs_token_for_token(case: Case, beams: int) -> None:
+    lines = hf_folders.sentences(100, seed=12)
+    end = case.ours.tokenizer.special.end
+    batch = case.tokenizer(lines, return_tensors="pt", padding=True)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ids = case.theirs.generate(**batch, num_beams=beams, max_length=LONGEST, do_sample=False)
+    expected = [row[1 : row.index(end, 1) + 1] if end in row[1:] else row for row in ids.tolist()]
+    assert max(map(len, expected)) < LONGEST - 1  # all came to an end of their own
+    assert len({tuple(row) for row in expected}) > 20
+    tokenizer = copy.copy(case.ours.tokenizer)
+    tokenizer.decode_target = lambda rows: [" ".join(map(str, ids.tolist())) for ids in rows]
+    translator = Translator.of(dataclasses.replace(case.ours, tokenizer=tokenizer))
+    texts = translator.translate(lines, beam_size=beams, max_extra_length=LONGEST)
+    found = [[int(i) for i in text.split()] for text in texts]
+    assert [ids[: ids.index(end) + 1] for ids in found] == expected

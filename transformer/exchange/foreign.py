@@ -1,0 +1,118 @@
+"""A folder that `save_pretrained` of Hugging Face's transformers wrote: settings of strangers."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from transformer.errors import CheckpointError, did_you_mean
+
+_LARGEST_JSON = 1 << 26  # bytes; a tokenizer.json of 250,000 pieces has 17 million
+_NOTHING = object()
+
+
+class Foreign:
+    """The folder's settings, and all reasons why our model cannot be that one.
+
+    Attributes:
+      folder: where it is.
+      config: of the model, config.json.
+      generation: of the search, generation_config.json, over what config.json says of it.
+      tokenizer: tokenizer_config.json.
+      reasons: one clause each, in the order in which they were found.
+    """
+
+    def __init__(self, folder: Path):
+        """Reads the settings.
+
+        Raises:
+          CheckpointError: if there are none, or they cannot be read.
+        """
+        self.folder = folder
+        self.reasons: list[str] = []
+        if not self.has("config.json"):
+            raise CheckpointError(f"{folder}: has no config.json; give a folder that save_pretrained wrote")
+        self.config = self.json("config.json")
+        self.generation = {**self.config, **self.optional_json("generation_config.json")}
+        self.tokenizer = self.optional_json("tokenizer_config.json")
+
+    def has(self, name: str) -> bool:
+        """Returns whether the folder has a file of that name."""
+        return (self.folder / name).is_file()
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Returns the object in a JSON file.
+
+        Raises:
+          CheckpointError: if there is none, or it is too large, too deep or something else.
+        """
+        path = self.folder / name
+        try:
+            if path.stat().st_size > _LARGEST_JSON:
+                raise CheckpointError(f"{path}: has more than {_LARGEST_JSON:,} bytes; is it the right file?")
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            message = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{path}: cannot be read as JSON: {message}; get it anew") from None
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{path}: expected a JSON object, got {type(found).__name__}; get it anew")
+        return found
+
+    def optional_json(self, name: str) -> dict[str, Any]:
+        """Returns the same, or {} if there is no such file."""
+        return self.json(name) if self.has(name) else {}
+
+    def refuse(self, reason: str) -> None:
+        """Adds a reason."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+
+    def number(
+        self, *keys: str, default: Any = _NOTHING, kind: type[int] | type[float] = int, most: int = 1 << 24
+    ) -> Any:
+        """Returns the number that all of the model's `keys` have; refuses if it is none, or they differ."""
+        found = {key: self.config.get(key, default) for key in keys}
+        value = found[keys[0]]
+        if any(other != value for other in found.values()):
+            told = ", ".join(f"{key} {other}" for key, other in found.items())
+            self.refuse(f"{told}: must be equal")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+            told = "nothing" if value is _NOTHING else repr(value)[:40]
+            self.refuse(f"{keys[0]}: expected a number up to {most}, got {told}")
+            return kind(1)
+        return kind(value)
+
+    def fact(self, key: str, default: bool) -> bool:
+        """Returns a setting of the model that is true or false."""
+        value = self.config.get(key, default)
+        if not isinstance(value, bool):
+            self.refuse(f"{key}: expected true or false, got {value!r}")
+        return bool(value)
+
+    def choice(self, key: str, known: dict[str, str], default: str) -> str:
+        """Returns our name of a choice."""
+        value = str(self.config.get(key, default))
+        if value not in known:
+            self.refuse(f"{key}: '{value}' is not known{did_you_mean(value, known)}")
+        return known.get(value, next(iter(known.values())))
+
+    def id(self, key: str, default: int | None = None) -> int:
+        """Returns a token id of the search or the model."""
+        value = self.generation.get(key, default)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            self.refuse(f"{key}: expected one token id, got {value!r}")
+            return 0
+        return value
+
+    def check(self, kind: str = "cannot be represented") -> None:
+        """Raises CheckpointError with all reasons, if there are any."""
+        if self.reasons:
+            raise CheckpointError(f"{self.folder}: {kind}: {'; '.join(self.reasons)}")
+
+
+def words(names: Iterable[str], most: int = 3) -> str:
+    """Returns the first names, and how many more there are."""
+    listed = sorted(names)
+    rest = len(listed) - most
+    return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "")

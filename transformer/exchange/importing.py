@@ -1,0 +1,145 @@
+"""From a folder of transformers to one of ours."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from transformer.config import Config, from_config_dict
+from transformer.data.tokenizer import Tokenizer
+from transformer.errors import CheckpointError, ConfigError, did_you_mean
+from transformer.exchange.families import FAMILIES, Family
+from transformer.exchange.foreign import Foreign, words
+from transformer.exchange.tensors import Tensors
+from transformer.exchange.vocabularies import TOKENIZERS
+from transformer.io.checkpoint import Checkpoints
+from transformer.io.workdir import Workdir, write_json
+from transformer.model.size import parameter_shapes
+from transformer.model.transformer import TABLES, Transformer
+
+_EARLY = {"False": "huggingface", "True": "huggingface_early", "never": "huggingface_never"}
+
+
+def import_hf(
+    source: str | Path,
+    target: str | Path,
+    languages: tuple[str, str] = ("", ""),
+    note: Callable[[str], None] = print,
+) -> None:
+    """Makes a model directory of a folder that `save_pretrained` wrote.
+
+    Args:
+      source: that folder, with config.json, model.safetensors and the tokenizer's files.
+      target: the new folder; it gets what a run has, and `imported.json`: where it came from.
+      languages: codes of source and target, for models that need them.
+      note: takes a line for the user.
+
+    Raises:
+      CheckpointError: if it cannot be read, or with all reasons why our model cannot be that one.
+    """
+    workdir = Workdir(target)
+    if workdir.config_file.exists() or workdir.checkpoints.exists():
+        raise CheckpointError(f"{target}: holds a run already; choose another --to, or remove it")
+    foreign = Foreign(Path(source))
+    kind = str(foreign.config.get("model_type"))
+    if kind not in FAMILIES:
+        raise CheckpointError(
+            f"{source}: model_type '{kind}' is not one that can be imported{did_you_mean(kind, FAMILIES)}"
+        )
+    family, tensors = FAMILIES[kind], Tensors(foreign)
+    model = family.model(foreign)
+    foreign.check()
+    tables = TABLES[model["tied_embeddings"]]
+    rows = [
+        _rows(foreign, tensors, family.name(f"{table}/embedding")) for table in (tables.source, tables.target)
+    ]
+    foreign.check()
+    tokenizer = TOKENIZERS[kind](foreign, (rows[0], rows[1]), languages)
+    config = _config(foreign, model, tokenizer)
+    module = Transformer(
+        config.model, tokenizer.source_vocab, tokenizer.target_vocab, tokenizer.special.start
+    )
+    names = _match(foreign, family, model, tensors, module)
+    params = read_parameters(tensors, names, parameter_shapes(module))
+    tokenizer.save(workdir.tokenizer)
+    written = Checkpoints(workdir.checkpoints, config.run)
+    written.save(0, {"params": params}, {"imported": kind})
+    written.close()
+    origin = {name: getattr(foreign, name) for name in ("config", "generation", "tokenizer")}
+    dtypes = {name: tensors.dtype(name) for name in tensors}
+    write_json(workdir.root / "imported.json", {"family": kind, **origin, "tensors": dtypes})
+    workdir.save_config(config)
+    count = sum(x.size for x in jax.tree.leaves(params))
+    note(f"{target}: {kind}, {count:,} parameters, {tokenizer.source_vocab:,} source pieces")
+
+
+def read_parameters(tensors: Tensors, names: dict[str, str], shapes: Any) -> Any:
+    """Returns our parameter tree, one tensor after the other.
+
+    A kernel of theirs is [outputs, inputs] with heads and their sizes in one axis.
+    """
+
+    def one(path: tuple[Any, ...], wanted: jax.ShapeDtypeStruct) -> np.ndarray:
+        ours = _joined(path)
+        array = tensors.read(names[ours])
+        array = array.T if ours.endswith("kernel") else array
+        return np.ascontiguousarray(array.reshape(wanted.shape), wanted.dtype)
+
+    return jax.tree_util.tree_map_with_path(one, shapes)
+
+
+def _rows(foreign: Foreign, tensors: Tensors, name: str) -> int:
+    """Returns the rows of a table, as many as its file really holds."""
+    if name not in tensors or len(tensors.shape(name)) != 2:
+        foreign.refuse(f"{name}: expected a table of rows and columns")
+        return 1
+    return tensors.shape(name)[0]
+
+
+def _joined(path: tuple[Any, ...]) -> str:
+    return "/".join(str(key.key) for key in path)
+
+
+def _match(
+    foreign: Foreign, family: Family, model: dict[str, Any], tensors: Tensors, module: Transformer
+) -> dict[str, str]:
+    """Returns {our path: their name}; what is missing, left over or of another size is refused."""
+    names = {}
+    for path, wanted in jax.tree_util.tree_leaves_with_path(parameter_shapes(module)):
+        ours = _joined(path)
+        theirs = names[ours] = family.name(ours)
+        if theirs in tensors:
+            shape = tensors.shape(theirs)
+            if int(np.prod(shape)) != wanted.size:
+                foreign.refuse(f"{theirs}: has shape {list(shape)}, the settings say {list(wanted.shape)}")
+    if missing := set(names.values()) - set(tensors):
+        foreign.refuse(f"tensors that are missing: {words(missing)}")
+    left = {name for name in tensors if name not in names.values() and not family.derived(name, model)}
+    if left:
+        foreign.refuse(f"tensors that our model has no place for: {words(left)}")
+    foreign.check()
+    return names
+
+
+def _config(foreign: Foreign, model: dict[str, Any], tokenizer: Tokenizer) -> Config:
+    """Returns the configuration; faults of it are reasons, too."""
+    g = foreign.generation
+    decode = dict(
+        beam_size=g.get("num_beams") or 1,
+        length_penalty=1.0 if g.get("length_penalty") is None else g["length_penalty"],
+        rules=_EARLY.get(str(g.get("early_stopping") or False), "huggingface"),
+    )
+    joint = model["tied_embeddings"] in ("all", "inputs")
+    sizes = dict(vocab_size=tokenizer.target_vocab, joint=joint)
+    row = max(model["max_length"], Config().data.batch_tokens)
+    try:
+        return from_config_dict(
+            {"model": model, "tokenizer": sizes, "decode": decode, "data": {"batch_tokens": row}}
+        )
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            foreign.refuse(line)
+        foreign.check()
+        raise

@@ -1,0 +1,31 @@
+"""The verb `import`: models of others become model directories."""
+
+import argparse
+
+
+def add_import(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the verb `import`."""
+    p = verbs.add_parser(
+        "import",
+        help="a model of another library",
+        description="Makes a model directory of a folder that save_pretrained of transformers wrote.",
+    )
+    p.add_argument("form", choices=("hf",), help="whose: hf, Hugging Face's transformers")
+    p.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        metavar="DIR",
+        help="folder with config.json and model.safetensors, or a name on the Hub",
+    )
+    p.add_argument("--to", dest="target", required=True, metavar="DIR", help="folder of the new model")
+    p.add_argument("--source_language", default="", metavar="CODE", help="for models that need it")
+    p.add_argument("--target_language", default="", metavar="CODE", help="for models that need it")
+    p.set_defaults(run=_import)
+
+
+def _import(args: argparse.Namespace) -> None:
+    from transformer.exchange.hub import local_folder
+    from transformer.exchange.importing import import_hf
+
+    import_hf(local_folder(args.source), args.target, (args.source_language, args.target_language))
