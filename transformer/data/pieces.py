@@ -26,10 +26,7 @@ class Pieces:
         Raises:
           DataError: if the model cannot be read, or has special ids of its own that are not ours.
         """
-        try:
-            self._processor = spm.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise DataError(f"tokenizer {name}: not a SentencePiece model ({error})") from None
+        self._processor = _processor(model, name)
         self._special = special
         self._spellings = None if spellings is None else tuple(spellings)
         self._ids = {piece: i for i, piece in enumerate(spellings or ()) if piece}
@@ -80,3 +77,20 @@ class Pieces:
     def _language(self, line: str) -> str:
         found = _LANGUAGE.match(line)
         return found[0] if found and found[0] in self._ids else ""
+
+
+def piece_list(model: bytes) -> list[str]:
+    """Returns the pieces of a serialised model in its order.
+
+    Raises:
+      DataError: if it cannot be read.
+    """
+    processor = _processor(model, "")
+    return [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+
+
+def _processor(model: bytes, name: str) -> spm.SentencePieceProcessor:
+    try:
+        return spm.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        raise DataError(f"tokenizer {name}: not a SentencePiece model ({error})") from None

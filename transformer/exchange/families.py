@@ -33,10 +33,7 @@ class Family(NamedTuple):
 
 
 def _like_bart(f: Foreign) -> dict[str, Any]:
-    """Returns what Marian, M2M100, BART and mBART have in common."""
-    for key in ("encoder_layerdrop", "decoder_layerdrop"):
-        if f.config.get(key):
-            f.refuse(f"{key}: {f.config[key]}: layers are never dropped here")
+    """Returns what Marian, M2M100, BART and mBART have in common; only their training drops whole layers."""
     return dict(
         d_model=f.number("d_model"),
         d_ff=f.number("encoder_ffn_dim", "decoder_ffn_dim"),
@@ -64,6 +61,22 @@ def _marian(f: Foreign) -> dict[str, Any]:
     return model
 
 
+def _m2m100(f: Foreign) -> dict[str, Any]:
+    offset = f.id("pad_token_id", 1) + 1
+    return dict(_like_bart(f), norm="pre", positions="sinusoidal_halves", position_offset=offset)
+
+
+def _mbart(f: Foreign) -> dict[str, Any]:
+    return dict(
+        _like_bart(f),
+        norm="pre",
+        positions="learned",
+        position_offset=2,
+        embedding_norm=True,
+        logits_bias=True,
+    )
+
+
 def _derived_like_bart(name: str, model: dict[str, Any]) -> bool:
     copies = {"lm_head.weight": ("all", "target")} | dict.fromkeys(
         ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"), ("all", "inputs")
@@ -74,4 +87,6 @@ def _derived_like_bart(name: str, model: dict[str, Any]) -> bool:
 
 FAMILIES = {
     "marian": Family(_marian, bart_name, _derived_like_bart),
+    "m2m_100": Family(_m2m100, bart_name, _derived_like_bart),
+    "mbart": Family(_mbart, bart_name, _derived_like_bart),
 }

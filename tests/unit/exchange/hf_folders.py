@@ -72,6 +72,14 @@ def taught(model: Any, batches: Any, pad: int, start: int) -> Any:
     return model.eval()
 
 
+def copies(first: int, last: int, before: tuple, after: tuple, target: tuple = (), end: tuple = ()) -> list:
+    """Returns batches of random ids from `first` to below `last`, and the same as targets."""
+    drawn = np.random.default_rng(0).integers(first, last, (STEPS, 16, 24))
+    cut = [[list(row[: 3 + 7 * i % 22]) for i, row in enumerate(rows)] for rows in drawn]
+    end = end or after
+    return [([[*before, *x, *after] for x in rows], [[*target, *x, *end] for x in rows]) for rows in cut]
+
+
 def save(model: Any, folder: Path) -> None:
     """Writes model and configuration; transformers' warnings are not ours."""
     with warnings.catch_warnings():
@@ -124,10 +132,81 @@ def marian(folder: Path, separate: bool = False, **changes: Any) -> Any:
     model = MarianMTModel(config)
     with torch.no_grad():
         model.final_logits_bias.copy_(torch.randn(1, pad + 1, generator=torch.Generator().manual_seed(4)))
-    drawn = np.random.default_rng(0).integers(3, pad, (STEPS, 16, 24))
-    cut = [[list(row[: 3 + 7 * i % 22]) for i, row in enumerate(rows)] for rows in drawn]
-    batches = [([[*x, 0] for x in rows], [[*x, 0] for x in rows]) for rows in cut]
-    taught(model, batches, pad, pad)
+    taught(model, copies(3, pad, (), (0,)), pad, pad)
     model.generation_config.bad_words_ids = [[pad]]
+    save(model, folder)
+    return model
+
+
+SIZES = dict(
+    d_model=24,
+    encoder_layers=2,
+    decoder_layers=3,
+    encoder_attention_heads=3,
+    decoder_attention_heads=3,
+    encoder_ffn_dim=37,
+    decoder_ffn_dim=37,
+    max_position_embeddings=128,
+)
+
+
+def m2m100(folder: Path) -> Any:
+    """Makes an M2M100 folder from English to German; returns the model."""
+    from transformers import M2M100Config, M2M100ForConditionalGeneration
+
+    folder.mkdir(parents=True, exist_ok=True)
+    content = sentencepiece_model(47, 0)
+    (folder / "sentencepiece.bpe.model").write_bytes(content)
+    ids = {piece: i for i, piece in enumerate(["<s>", "<pad>", "</s>", "<unk>", *pieces_of(content)[::-1]])}
+    (folder / "vocab.json").write_text(json.dumps(ids))
+    settings = dict(src_lang="en", tgt_lang="de", tokenizer_class="M2M100Tokenizer")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = M2M100Config(vocab_size=len(ids) + 100 + 8, activation_function="relu", **SIZES)
+    model = M2M100ForConditionalGeneration(config)
+    en, de = len(ids) + 18, len(ids) + 16
+    taught(model, copies(4, len(ids), (en,), (2,), (de,)), 1, 2)
+    model.generation_config.forced_bos_token_id = de
+    save(model, folder)
+    return model
+
+
+def fast_tokenizer(folder: Path, name: str, **languages: str) -> Any:
+    """Writes a SentencePiece model and tokenizer.json of a class of transformers; returns its tokenizer."""
+    import transformers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = dict(model_type="bpe") if name == "NllbTokenizer" else {}
+    (folder / "sentencepiece.bpe.model").write_bytes(sentencepiece_model(60 if kind else 47, 0, **kind))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name, **languages}))
+    tokenizer = getattr(transformers, name).from_pretrained(folder)
+    if kind:
+        tokenizer.add_special_tokens({"extra_special_tokens": ["eng_Latn", "deu_Latn"]})
+        tokenizer.src_lang, tokenizer.tgt_lang = "eng_Latn", "deu_Latn"
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def nllb(folder: Path) -> Any:
+    """Makes an NLLB folder from English to German; returns the model."""
+    from transformers import M2M100Config, M2M100ForConditionalGeneration
+
+    tokenizer = fast_tokenizer(folder, "NllbTokenizer")
+    en, de = tokenizer.convert_tokens_to_ids(["eng_Latn", "deu_Latn"])
+    model = M2M100ForConditionalGeneration(M2M100Config(vocab_size=len(tokenizer) + 3, **SIZES))
+    taught(model, copies(4, 60, (en,), (2,), (de,)), 1, 2)
+    model.generation_config.forced_bos_token_id = de
+    save(model, folder)
+    return model
+
+
+def mbart(folder: Path) -> Any:
+    """Makes an mBART folder from English to German; returns the model."""
+    from transformers import MBartConfig, MBartForConditionalGeneration
+
+    tokenizer = fast_tokenizer(folder, "MBartTokenizer", src_lang="en_XX", tgt_lang="de_DE")
+    en, de = tokenizer.convert_tokens_to_ids(["en_XX", "de_DE"])
+    model = MBartForConditionalGeneration(MBartConfig(vocab_size=len(tokenizer) + 1, **SIZES))
+    taught(model, copies(4, 46, (), (2, en), (), (2,)), 1, de)
+    model.generation_config.decoder_start_token_id = de
     save(model, folder)
     return model
