@@ -1,5 +1,6 @@
 """From a folder of transformers to one of ours."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,12 @@ def import_hf(
             f"{source}: model_type '{kind}' is not one that can be imported{did_you_mean(kind, FAMILIES)}"
         )
     family, tensors = FAMILIES[kind], Tensors(foreign)
-    model = family.model(foreign)
+    model = family.model(foreign, tensors)
     foreign.check()
     tables = TABLES[model["tied_embeddings"]]
     rows = [
-        _rows(foreign, tensors, family.name(f"{table}/embedding")) for table in (tables.source, tables.target)
+        _rows(foreign, tensors, family.name(f"{table}/embedding", model))
+        for table in (tables.source, tables.target)
     ]
     foreign.check()
     tokenizer = TOKENIZERS[kind](foreign, (rows[0], rows[1]), languages)
@@ -75,15 +77,17 @@ def import_hf(
     note(f"{target}: {kind}, {count:,} parameters, {tokenizer.source_vocab:,} source pieces")
 
 
-def read_parameters(tensors: Tensors, names: dict[str, str], shapes: Any) -> Any:
+def read_parameters(tensors: Tensors, names: dict[str, list[str]], shapes: Any) -> Any:
     """Returns our parameter tree, one tensor after the other.
 
-    A kernel of theirs is [outputs, inputs] with heads and their sizes in one axis.
+    A kernel of theirs is [outputs, inputs] with heads and their sizes in one axis. Several names are
+    those of layers whose parameters are one here.
     """
 
     def one(path: tuple[Any, ...], wanted: jax.ShapeDtypeStruct) -> np.ndarray:
         ours = _joined(path)
-        array = tensors.read(names[ours])
+        first, *others = (tensors.read(name) for name in names[ours])
+        array = np.stack([first, *others]) if others else first
         array = array.T if ours.endswith("kernel") else array
         return np.ascontiguousarray(array.reshape(wanted.shape), wanted.dtype)
 
@@ -104,19 +108,22 @@ def _joined(path: tuple[Any, ...]) -> str:
 
 def _match(
     foreign: Foreign, family: Family, model: dict[str, Any], tensors: Tensors, module: Transformer
-) -> dict[str, str]:
-    """Returns {our path: their name}; what is missing, left over or of another size is refused."""
-    names = {}
+) -> dict[str, list[str]]:
+    """Returns {our path: their names}; what is missing, left over or of another size is refused."""
+    names: dict[str, list[str]] = {}
     for path, wanted in jax.tree_util.tree_leaves_with_path(parameter_shapes(module)):
         ours = _joined(path)
-        theirs = names[ours] = family.name(ours)
-        if theirs in tensors:
-            shape = tensors.shape(theirs)
-            if int(np.prod(shape)) != wanted.size:
-                foreign.refuse(f"{theirs}: has shape {list(shape)}, the settings say {list(wanted.shape)}")
-    if missing := set(names.values()) - set(tensors):
+        name = family.name(ours, model)
+        parts = wanted.shape[0] if "{layer}" in name else 1
+        names[ours] = [name.format(layer=i) for i in range(parts)]
+        for theirs in names[ours]:
+            if theirs in tensors and math.prod(tensors.shape(theirs)) * parts != wanted.size:
+                shape = list(tensors.shape(theirs))
+                foreign.refuse(f"{theirs}: has shape {shape}, the settings say {list(wanted.shape)}")
+    known = {name for listed in names.values() for name in listed}
+    if missing := known - set(tensors):
         foreign.refuse(f"tensors that are missing: {words(missing)}")
-    left = {name for name in tensors if name not in names.values() and not family.derived(name, model)}
+    left = {name for name in tensors if name not in known and not family.derived(name, model)}
     if left:
         foreign.refuse(f"tensors that our model has no place for: {words(left)}")
     foreign.check()

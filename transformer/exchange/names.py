@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 _LAYER = re.compile(r"(encoder|decoder)/layer_(\d+)/(.+)")
 _LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight"}
@@ -30,12 +31,29 @@ _BART_OTHERS = {
     "final_norm": "layer_norm",
 }
 
+_T5 = {
+    "self_attention": "SelfAttention",
+    "cross_attention": "EncDecAttention",
+    **dict.fromkeys(("self_attention_norm", "cross_attention_norm", "feed_forward_norm"), "layer_norm"),
+    "query": "q",
+    "key": "k",
+    "value": "v",
+    "out": "o",
+    "feed_forward": "DenseReluDense",
+    "wi": "wi",
+    "wi_linear": "wi_1",
+    "wo": "wo",
+    "final_norm": "final_layer_norm",
+}
+_T5_OTHERS = {"shared/embedding": "shared.weight", "output/embedding": "lm_head.weight"}
 
-def bart_name(path: str) -> str:
+
+def bart_name(path: str, model: Mapping[str, Any]) -> str:
     """Returns the name in Marian's, M2M100's, BART's and mBART's state.
 
     Args:
       path: of one of our parameters, for example "encoder/layer_0/feed_forward/wi/kernel".
+      model: fields of `ModelConfig`.
     """
     if found := _LAYER.fullmatch(path):
         stack, number, rest = found.groups()
@@ -44,6 +62,28 @@ def bart_name(path: str) -> str:
         return _BART_OTHERS[path]
     stack, _, rest = path.partition("/")
     return f"model.{stack}.{_translated(rest, _BART_OTHERS)}"
+
+
+def t5_name(path: str, model: Mapping[str, Any]) -> str:
+    """Returns the same in T5's, mT5's and UMT5's; with "{layer}" for parameters that are a stack's here.
+
+    Sub-layers have numbers: an encoder's feed-forward network is its second, a decoder's its third.
+    """
+    if path in _T5_OTHERS:
+        return _T5_OTHERS[path]
+    if found := _LAYER.fullmatch(path):
+        stack, number, rest = found.groups()
+        sublayer = rest.partition("/")[0].removesuffix("_norm")
+        place = {"self_attention": 0, "cross_attention": 1, "feed_forward": 1 + (stack == "decoder")}[
+            sublayer
+        ]
+        words = {**_T5, "wi": "wi_0"} if model.get("gated_feed_forward") else _T5
+        return f"{stack}.block.{number}.layer.{place}.{_translated(rest, words)}"
+    stack, _, rest = path.partition("/")
+    if rest == "relative_bias":
+        layer = "0" if model.get("relative_shared", True) else "{layer}"
+        return f"{stack}.block.{layer}.layer.0.SelfAttention.relative_attention_bias.weight"
+    return f"{stack}.{_translated(rest, _T5)}"
 
 
 def _translated(path: str, words: Mapping[str, str]) -> str:

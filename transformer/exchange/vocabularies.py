@@ -182,9 +182,35 @@ def _language(f: Foreign, ids: Mapping[str, Any], code: str, option: str) -> int
     return 0
 
 
+def t5_tokenizer(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str]) -> Tokenizer:
+    """Reads spiece.model, whose ids are the model's; sentinels follow, the first one last."""
+    if languages != ("", ""):
+        f.refuse("--source_language and --target_language: this family is told them in the text")
+    model = model_file(f, "spiece.model")
+    listed = piece_list(model)
+    extra = f.tokenizer.get("extra_ids", 100)
+    sentinels = [f"<extra_id_{i}>" for i in reversed(range(extra if isinstance(extra, int) else 0))]
+    room = [token for token in sentinels if token not in listed][: sizes[0] - len(listed)]
+    pieces = spellings(f, "spiece.model", {p: i for i, p in enumerate([*listed, *room])}, sizes[0])
+    end, pad = f.id("eos_token_id", 1), f.id("pad_token_id", 0)
+    special = SpecialIds(
+        pad=pad,
+        unk=_place(f, "spiece.model", pieces, "<unk>"),
+        start=f.id("decoder_start_token_id", pad),
+        end=end,
+        forbidden=_forbidden(f),
+        source_suffix=(end,),
+        hidden=tuple(sorted({pad, end, *range(len(listed), len(listed) + len(room))})),
+    )
+    return made(f, [model], [pieces], special)
+
+
 # Takes settings, rows of the source's and the target's table, and languages.
 TOKENIZERS: dict[str, Callable[[Foreign, tuple[int, int], tuple[str, str]], Tokenizer]] = {
     "marian": marian_tokenizer,
     "m2m_100": many_languages,
     "mbart": many_languages,
+    "t5": t5_tokenizer,
+    "mt5": t5_tokenizer,
+    "umt5": t5_tokenizer,
 }

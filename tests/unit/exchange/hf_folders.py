@@ -72,9 +72,17 @@ def taught(model: Any, batches: Any, pad: int, start: int) -> Any:
     return model.eval()
 
 
-def copies(first: int, last: int, before: tuple, after: tuple, target: tuple = (), end: tuple = ()) -> list:
+def copies(
+    first: int,
+    last: int,
+    before: tuple,
+    after: tuple,
+    target: tuple = (),
+    end: tuple = (),
+    steps: int = STEPS,
+) -> list:
     """Returns batches of random ids from `first` to below `last`, and the same as targets."""
-    drawn = np.random.default_rng(0).integers(first, last, (STEPS, 16, 24))
+    drawn = np.random.default_rng(0).integers(first, last, (steps, 16, 24))
     cut = [[list(row[: 3 + 7 * i % 22]) for i, row in enumerate(rows)] for rows in drawn]
     end = end or after
     return [([[*before, *x, *after] for x in rows], [[*target, *x, *end] for x in rows]) for rows in cut]
@@ -208,5 +216,28 @@ def mbart(folder: Path) -> Any:
     model = MBartForConditionalGeneration(MBartConfig(vocab_size=len(tokenizer) + 1, **SIZES))
     taught(model, copies(4, 46, (), (2, en), (), (2,)), 1, de)
     model.generation_config.decoder_start_token_id = de
+    save(model, folder)
+    return model
+
+
+def t5(folder: Path, kind: str = "T5", untied: bool = False, **changes: Any) -> Any:
+    """Makes a T5, mT5 or UMT5 folder; returns the model."""
+    import torch
+    import transformers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    content = sentencepiece_model(47, 0, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    (folder / "spiece.model").write_bytes(content)
+    settings = dict(tokenizer_class="T5Tokenizer", extra_ids=9)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    sizes = dict(d_model=20, d_kv=7, d_ff=37, num_layers=3, num_decoder_layers=2, num_heads=3)
+    buckets = dict(relative_attention_num_buckets=8, relative_attention_max_distance=11)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=61, **sizes, **buckets, decoder_start_token_id=0, **changes
+    )
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+    if untied:
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    taught(model, copies(3, 47, (), (1,), steps=600), 0, 0)
     save(model, folder)
     return model

@@ -58,7 +58,7 @@ def tensors(dtype: Any = np.float32) -> dict[str, np.ndarray]:
             shape = (x.size,)
         elif ours == "logits_bias":
             shape = (1, x.size)
-        found[bart_name(ours)] = rng.normal(size=shape).astype(dtype)
+        found[bart_name(ours, {})] = rng.normal(size=shape).astype(dtype)
     return found
 
 
