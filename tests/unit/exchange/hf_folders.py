@@ -140,7 +140,7 @@ def marian(folder: Path, separate: bool = False, **changes: Any) -> Any:
     model = MarianMTModel(config)
     with torch.no_grad():
         model.final_logits_bias.copy_(torch.randn(1, pad + 1, generator=torch.Generator().manual_seed(4)))
-    taught(model, copies(3, pad, (), (0,)), pad, pad)
+    taught(model, copies(3, pad, (), (0,), steps=600), pad, pad)
     model.generation_config.bad_words_ids = [[pad]]
     save(model, folder)
     return model
@@ -238,6 +238,6 @@ def t5(folder: Path, kind: str = "T5", untied: bool = False, **changes: Any) -> 
     model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
     if untied:
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
-    taught(model, copies(3, 47, (), (1,), steps=600), 0, 0)
+    taught(model, copies(3, 47, (), (1,), steps=900), 0, 0)
     save(model, folder)
     return model
