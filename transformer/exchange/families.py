@@ -1,13 +1,11 @@
-"""What a family of transformers' models is in our configuration."""
+"""What a family of transformers' models is in our configuration, and ours in theirs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from transformer.exchange.foreign import Foreign
 from transformer.exchange.names import bart_name, t5_name
-from transformer.exchange.tensors import Tensors
+from transformer.exchange.settings import Setting
 
 _ACTIVATIONS = {
     "relu": "relu",
@@ -24,63 +22,86 @@ class Family(NamedTuple):
     """One of them.
 
     Attributes:
-      model: settings and tensors -> fields of `ModelConfig`; what they cannot say is refused there.
-      name: path of one of our parameters, and those fields -> its name in the family's state.
+      title: the class of transformers that loads its folders.
+      settings: fields that they have a key for.
+      fixed: fields that all of its models have alike.
+      read: what several keys say together: settings, and whether the file has an output table that is no
+        copy -> fields; what they cannot say is refused there.
+      write: the other way: fields, and rows of the source's and the target's table -> settings.
+      name: path of one of our parameters, and the fields -> its name in the family's state.
       derived: whether a tensor follows from others or from the settings: copies of tied tables, and
-        sinusoids. It need not be there, and is not read.
+        sinusoids. It need not be there, and is neither read nor written.
     """
 
-    model: Callable[[Foreign, Tensors], dict[str, Any]]
-    name: Callable[[str, dict[str, Any]], str]
-    derived: Callable[[str, dict[str, Any]], bool]
+    title: str
+    settings: tuple[Setting, ...]
+    fixed: Mapping[str, Any]
+    read: Callable[[Foreign, bool], dict[str, Any]]
+    write: Callable[[Mapping[str, Any], tuple[int, int]], dict[str, Any]]
+    name: Callable[[str, Mapping[str, Any]], str]
+    derived: Callable[[str, Mapping[str, Any]], bool]
+
+    def model(self, f: Foreign, own_output: bool) -> dict[str, Any]:
+        """Returns fields of `ModelConfig`; reasons why there is none are added to `f`."""
+        found = {setting.field: setting.read(f) for setting in self.settings}
+        return {**found, **self.fixed, **self.read(f, own_output)}
+
+    def config(self, model: Mapping[str, Any], rows: tuple[int, int]) -> dict[str, Any]:
+        """Returns their settings for fields of ours, as far as they have words for them."""
+        found: dict[str, Any] = {}
+        for setting in self.settings:
+            found |= setting.write(model[setting.field])
+        return {**found, **self.write(model, rows)}
 
 
-def _like_bart(f: Foreign) -> dict[str, Any]:
-    """Returns what Marian, M2M100, BART and mBART have in common; only their training drops whole layers."""
-    return dict(
-        d_model=f.number("d_model"),
-        d_ff=f.number("encoder_ffn_dim", "decoder_ffn_dim"),
-        num_heads=f.number("encoder_attention_heads", "decoder_attention_heads"),
-        num_encoder_layers=f.number("encoder_layers", most=MOST_LAYERS),
-        num_decoder_layers=f.number("decoder_layers", most=MOST_LAYERS),
-        dropout_rate=f.number("dropout", kind=float, default=0.1),
-        attention_dropout_rate=f.number("attention_dropout", kind=float, default=0.0),
-        activation_dropout_rate=f.number("activation_dropout", kind=float, default=0.0),
-        max_length=f.number("max_position_embeddings"),
-        norm_epsilon=1e-5,
-        activation=f.choice("activation_function", _ACTIVATIONS, "gelu"),
-        scale_embeddings=f.fact("scale_embedding", False),
-        attention_bias=True,
-        tied_embeddings="all" if f.fact("tie_word_embeddings", True) else "inputs",
-    )
+# What Marian, M2M100, BART and mBART have in common; only their training drops whole layers.
+_LIKE_BART = (
+    Setting("d_model", ("d_model",)),
+    Setting("d_ff", ("encoder_ffn_dim", "decoder_ffn_dim")),
+    Setting("num_heads", ("encoder_attention_heads", "decoder_attention_heads")),
+    Setting("num_encoder_layers", ("encoder_layers",), most=MOST_LAYERS),
+    Setting("num_decoder_layers", ("decoder_layers",), most=MOST_LAYERS),
+    Setting("dropout_rate", ("dropout",), float, 0.1),
+    Setting("attention_dropout_rate", ("attention_dropout",), float, 0.0),
+    Setting("activation_dropout_rate", ("activation_dropout",), float, 0.0),
+    Setting("max_length", ("max_position_embeddings",)),
+    Setting("activation", ("activation_function",), _ACTIVATIONS, "gelu"),
+    Setting("scale_embeddings", ("scale_embedding",), bool, False),
+)
+_FIXED_LIKE_BART = dict(norm_epsilon=1e-5, attention_bias=True)
 
 
-def _marian(f: Foreign, _: Tensors) -> dict[str, Any]:
-    model = dict(_like_bart(f), positions="sinusoidal_split", logits_bias=True)
+def _read_marian(f: Foreign, _: bool) -> dict[str, Any]:
+    tied = f.fact("tie_word_embeddings", True)
     if f.fact("share_encoder_decoder_embeddings", True):
         f.number("vocab_size", "decoder_vocab_size", default=f.config.get("vocab_size"))
-    else:
-        model["tied_embeddings"] = "target" if f.fact("tie_word_embeddings", True) else "none"
-    return model
+        return dict(tied_embeddings="all" if tied else "inputs")
+    return dict(tied_embeddings="target" if tied else "none")
 
 
-def _m2m100(f: Foreign, _: Tensors) -> dict[str, Any]:
-    offset = f.id("pad_token_id", 1) + 1
-    return dict(_like_bart(f), norm="pre", positions="sinusoidal_halves", position_offset=offset)
-
-
-def _mbart(f: Foreign, _: Tensors) -> dict[str, Any]:
+def _write_marian(model: Mapping[str, Any], rows: tuple[int, int]) -> dict[str, Any]:
+    tied = model["tied_embeddings"]
     return dict(
-        _like_bart(f),
-        norm="pre",
-        positions="learned",
-        position_offset=2,
-        embedding_norm=True,
-        logits_bias=True,
+        tie_word_embeddings=tied in ("all", "target"),
+        share_encoder_decoder_embeddings=tied in ("all", "inputs"),
+        vocab_size=rows[0],
+        decoder_vocab_size=rows[1],
     )
 
 
-def _derived_like_bart(name: str, model: dict[str, Any]) -> bool:
+def _read_bart(f: Foreign, _: bool) -> dict[str, Any]:
+    return dict(tied_embeddings="all" if f.fact("tie_word_embeddings", True) else "inputs")
+
+
+def _write_bart(model: Mapping[str, Any], rows: tuple[int, int]) -> dict[str, Any]:
+    return dict(tie_word_embeddings=model["tied_embeddings"] == "all", vocab_size=rows[0])
+
+
+def _read_m2m100(f: Foreign, own_output: bool) -> dict[str, Any]:
+    return dict(_read_bart(f, own_output), position_offset=f.id("pad_token_id", 1) + 1)
+
+
+def _derived_like_bart(name: str, model: Mapping[str, Any]) -> bool:
     copies = {"lm_head.weight": ("all", "target")} | dict.fromkeys(
         ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"), ("all", "inputs")
     )
@@ -88,66 +109,142 @@ def _derived_like_bart(name: str, model: dict[str, Any]) -> bool:
     return model["tied_embeddings"] in copies.get(name, ()) or (sinusoid and model["positions"] != "learned")
 
 
-def _like_t5(f: Foreign, tensors: Tensors) -> dict[str, Any]:
-    """Returns what T5 and mT5 have; whether the output table is another is seen from the tables."""
-    form = str(f.config.get("feed_forward_proj", "relu"))
-    known = {**_ACTIVATIONS, **{f"gated-{name}": ours for name, ours in _ACTIVATIONS.items()}}
-    dropout = f.number("dropout_rate", kind=float, default=0.1)
-    head, shared = "lm_head.weight", "shared.weight"
-    tied = head not in tensors or (
-        shared in tensors and np.array_equal(tensors.read(head), tensors.read(shared))
-    )
-    layers = f.number("num_layers", most=MOST_LAYERS)
+_LIKE_T5 = (
+    Setting("d_model", ("d_model",)),
+    Setting("d_ff", ("d_ff",)),
+    Setting("num_heads", ("num_heads",)),
+    Setting("head_size", ("d_kv",)),
+    Setting("num_encoder_layers", ("num_layers",), most=MOST_LAYERS),
+    # One dropout for all; the last one that is written counts.
+    Setting("activation_dropout_rate", ("dropout_rate",), float, 0.1),
+    Setting("attention_dropout_rate", ("dropout_rate",), float, 0.1),
+    Setting("dropout_rate", ("dropout_rate",), float, 0.1),
+    Setting("max_length", ("n_positions",), default=512),
+    Setting("norm_epsilon", ("layer_norm_epsilon",), float, 1e-6),
+    Setting("relative_buckets", ("relative_attention_num_buckets",), default=32, most=1 << 12),
+    Setting("relative_max_distance", ("relative_attention_max_distance",), default=128, most=1 << 16),
+)
+_FIXED_LIKE_T5 = dict(
+    norm="pre",
+    norm_type="rms",
+    feed_forward_bias=False,
+    positions="relative",
+    scale_embeddings=False,
+    scale_queries=False,
+)
+_FORMS = {
+    **{name: (ours, False) for name, ours in _ACTIVATIONS.items()},
+    **{f"gated-{name}": (ours, True) for name, ours in _ACTIVATIONS.items()},
+    "gated-gelu": ("gelu_tanh", True),
+}
+
+
+def _read_t5(f: Foreign, own_output: bool) -> dict[str, Any]:
+    """Reads what T5 and mT5 have; whether the output table is another is seen from the tables."""
+    form = f.choice("feed_forward_proj", {name: name for name in _FORMS}, "relu")
+    activation, gated = _FORMS[form]
     if f.config.get("num_decoder_layers") is not None:
-        decoder_layers = f.number("num_decoder_layers", most=MOST_LAYERS)
+        layers = f.number("num_decoder_layers", most=MOST_LAYERS)
     else:
-        decoder_layers = layers
+        layers = f.number("num_layers", most=MOST_LAYERS)
     return dict(
-        d_model=f.number("d_model"),
-        d_ff=f.number("d_ff"),
-        num_heads=f.number("num_heads"),
-        head_size=f.number("d_kv"),
-        num_encoder_layers=layers,
-        num_decoder_layers=decoder_layers,
-        dropout_rate=dropout,
-        attention_dropout_rate=dropout,
-        activation_dropout_rate=dropout,
-        max_length=f.number("n_positions", default=512),
-        norm="pre",
-        norm_type="rms",
-        norm_epsilon=f.number("layer_norm_epsilon", kind=float, default=1e-6),
-        activation=f.choice("feed_forward_proj", {**known, "gated-gelu": "gelu_tanh"}, "relu"),
-        gated_feed_forward=form.startswith("gated-"),
-        feed_forward_bias=False,
-        positions="relative",
-        relative_buckets=f.number("relative_attention_num_buckets", default=32, most=1 << 12),
-        relative_max_distance=f.number("relative_attention_max_distance", default=128, most=1 << 16),
-        tied_embeddings="all" if tied else "inputs",
-        scale_embeddings=False,
-        scale_queries=False,
+        num_decoder_layers=layers,
+        activation=activation,
+        gated_feed_forward=gated,
+        tied_embeddings="inputs" if own_output else "all",
     )
 
 
-def _t5(f: Foreign, tensors: Tensors) -> dict[str, Any]:
+def _write_t5(model: Mapping[str, Any], rows: tuple[int, int]) -> dict[str, Any]:
+    wanted = model["activation"], model["gated_feed_forward"]
+    forms = [name for name, form in _FORMS.items() if form == wanted]
+    return dict(
+        num_decoder_layers=model["num_decoder_layers"],
+        tie_word_embeddings=model["tied_embeddings"] == "all",
+        vocab_size=rows[0],
+        **(dict(feed_forward_proj=forms[-1]) if forms else {}),
+    )
+
+
+def _read_scaled_t5(f: Foreign, own_output: bool) -> dict[str, Any]:
     # Older configurations have one setting for both: whether the tables are tied, and whether to scale.
     scale = f.fact("scale_decoder_outputs", f.fact("tie_word_embeddings", True))
-    return dict(_like_t5(f, tensors), scale_logits=scale)
+    return dict(_read_t5(f, own_output), scale_logits=scale)
 
 
-def _umt5(f: Foreign, tensors: Tensors) -> dict[str, Any]:
-    return dict(_t5(f, tensors), relative_shared=False)
+def _write_scaled_t5(model: Mapping[str, Any], rows: tuple[int, int]) -> dict[str, Any]:
+    return dict(_write_t5(model, rows), scale_decoder_outputs=model["scale_logits"])
 
 
-def _derived_like_t5(name: str, model: dict[str, Any]) -> bool:
+def _read_umt5(f: Foreign, own_output: bool) -> dict[str, Any]:
+    return dict(_read_t5(f, own_output), scale_logits=f.fact("tie_word_embeddings", True))
+
+
+def _derived_like_t5(name: str, model: Mapping[str, Any]) -> bool:
     copies = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
     return name in copies or (name == "lm_head.weight" and model["tied_embeddings"] == "all")
 
 
 FAMILIES = {
-    "t5": Family(_t5, t5_name, _derived_like_t5),
-    "mt5": Family(_like_t5, t5_name, _derived_like_t5),
-    "umt5": Family(_umt5, t5_name, _derived_like_t5),
-    "marian": Family(_marian, bart_name, _derived_like_bart),
-    "m2m_100": Family(_m2m100, bart_name, _derived_like_bart),
-    "mbart": Family(_mbart, bart_name, _derived_like_bart),
+    "marian": Family(
+        "MarianMTModel",
+        _LIKE_BART,
+        dict(_FIXED_LIKE_BART, positions="sinusoidal_split", logits_bias=True),
+        _read_marian,
+        _write_marian,
+        bart_name,
+        _derived_like_bart,
+    ),
+    "m2m_100": Family(
+        "M2M100ForConditionalGeneration",
+        _LIKE_BART,
+        dict(_FIXED_LIKE_BART, norm="pre", positions="sinusoidal_halves"),
+        _read_m2m100,
+        _write_bart,
+        bart_name,
+        _derived_like_bart,
+    ),
+    "mbart": Family(
+        "MBartForConditionalGeneration",
+        _LIKE_BART,
+        dict(
+            _FIXED_LIKE_BART,
+            norm="pre",
+            positions="learned",
+            position_offset=2,
+            embedding_norm=True,
+            logits_bias=True,
+        ),
+        _read_bart,
+        _write_bart,
+        bart_name,
+        _derived_like_bart,
+    ),
+    "t5": Family(
+        "T5ForConditionalGeneration",
+        _LIKE_T5,
+        _FIXED_LIKE_T5,
+        _read_scaled_t5,
+        _write_scaled_t5,
+        t5_name,
+        _derived_like_t5,
+    ),
+    "mt5": Family(
+        "MT5ForConditionalGeneration",
+        _LIKE_T5,
+        _FIXED_LIKE_T5,
+        _read_t5,
+        _write_t5,
+        t5_name,
+        _derived_like_t5,
+    ),
+    "umt5": Family(
+        "UMT5ForConditionalGeneration",
+        _LIKE_T5,
+        dict(_FIXED_LIKE_T5, relative_shared=False),
+        _read_umt5,
+        _write_t5,
+        t5_name,
+        _derived_like_t5,
+    ),
 }

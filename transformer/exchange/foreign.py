@@ -1,14 +1,14 @@
 """A folder that `save_pretrained` of Hugging Face's transformers wrote: settings of strangers."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformer.errors import CheckpointError, did_you_mean
 
 _LARGEST_JSON = 1 << 26  # bytes; a tokenizer.json of 250,000 pieces has 17 million
-_NOTHING = object()
+NOTHING = object()  # a default: the key is needed
 
 
 class Foreign:
@@ -22,13 +22,18 @@ class Foreign:
       reasons: one clause each, in the order in which they were found.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, unwritten: Mapping[str, dict[str, Any]] | None = None):
         """Reads the settings.
+
+        Args:
+          folder: with the files.
+          unwritten: JSON files by name of a folder that is not there yet; None: they are read.
 
         Raises:
           CheckpointError: if there are none, or they cannot be read.
         """
         self.folder = folder
+        self._unwritten = unwritten
         self.reasons: list[str] = []
         if not self.has("config.json"):
             raise CheckpointError(f"{folder}: has no config.json; give a folder that save_pretrained wrote")
@@ -38,7 +43,7 @@ class Foreign:
 
     def has(self, name: str) -> bool:
         """Returns whether the folder has a file of that name."""
-        return (self.folder / name).is_file()
+        return (self.folder / name).is_file() if self._unwritten is None else name in self._unwritten
 
     def json(self, name: str) -> dict[str, Any]:
         """Returns the object in a JSON file.
@@ -46,6 +51,8 @@ class Foreign:
         Raises:
           CheckpointError: if there is none, or it is too large, too deep or something else.
         """
+        if self._unwritten is not None:
+            return self._unwritten[name]
         path = self.folder / name
         try:
             if path.stat().st_size > _LARGEST_JSON:
@@ -68,7 +75,7 @@ class Foreign:
             self.reasons.append(reason)
 
     def number(
-        self, *keys: str, default: Any = _NOTHING, kind: type[int] | type[float] = int, most: int = 1 << 24
+        self, *keys: str, default: Any = NOTHING, kind: type[int] | type[float] = int, most: int = 1 << 24
     ) -> Any:
         """Returns the number that all of the model's `keys` have; refuses if it is none, or they differ."""
         found = {key: self.config.get(key, default) for key in keys}
@@ -77,7 +84,7 @@ class Foreign:
             told = ", ".join(f"{key} {other}" for key, other in found.items())
             self.refuse(f"{told}: must be equal")
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-            told = "nothing" if value is _NOTHING else repr(value)[:40]
+            told = "nothing" if value is NOTHING else repr(value)[:40]
             self.refuse(f"{keys[0]}: expected a number up to {most}, got {told}")
             return kind(1)
         return kind(value)
@@ -89,7 +96,7 @@ class Foreign:
             self.refuse(f"{key}: expected true or false, got {value!r}")
         return bool(value)
 
-    def choice(self, key: str, known: dict[str, str], default: str) -> str:
+    def choice(self, key: str, known: Mapping[str, str], default: str) -> str:
         """Returns our name of a choice."""
         value = str(self.config.get(key, default))
         if value not in known:

@@ -13,6 +13,7 @@ from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError, did_you_mean
 from transformer.exchange.families import FAMILIES, Family
 from transformer.exchange.foreign import Foreign, words
+from transformer.exchange.layout import joined, our_parameters
 from transformer.exchange.tensors import Tensors
 from transformer.exchange.vocabularies import TOKENIZERS
 from transformer.io.checkpoint import Checkpoints
@@ -50,7 +51,7 @@ def import_hf(
             f"{source}: model_type '{kind}' is not one that can be imported{did_you_mean(kind, FAMILIES)}"
         )
     family, tensors = FAMILIES[kind], Tensors(foreign)
-    model = family.model(foreign, tensors)
+    model = family.model(foreign, _own_output(family, tensors))
     foreign.check()
     tables = TABLES[model["tied_embeddings"]]
     rows = [
@@ -64,7 +65,7 @@ def import_hf(
         config.model, tokenizer.source_vocab, tokenizer.target_vocab, tokenizer.special.start
     )
     names = _match(foreign, family, model, tensors, module)
-    params = read_parameters(tensors, names, parameter_shapes(module))
+    params = our_parameters(tensors.read, names, parameter_shapes(module))
     tokenizer.save(workdir.tokenizer)
     written = Checkpoints(workdir.checkpoints, config.run)
     written.save(0, {"params": params}, {"imported": kind})
@@ -77,21 +78,12 @@ def import_hf(
     note(f"{target}: {kind}, {count:,} parameters, {tokenizer.source_vocab:,} source pieces")
 
 
-def read_parameters(tensors: Tensors, names: dict[str, list[str]], shapes: Any) -> Any:
-    """Returns our parameter tree, one tensor after the other.
-
-    A kernel of theirs is [outputs, inputs] with heads and their sizes in one axis. Several names are
-    those of layers whose parameters are one here.
-    """
-
-    def one(path: tuple[Any, ...], wanted: jax.ShapeDtypeStruct) -> np.ndarray:
-        ours = _joined(path)
-        first, *others = (tensors.read(name) for name in names[ours])
-        array = np.stack([first, *others]) if others else first
-        array = array.T if ours.endswith("kernel") else array
-        return np.ascontiguousarray(array.reshape(wanted.shape), wanted.dtype)
-
-    return jax.tree_util.tree_map_with_path(one, shapes)
+def _own_output(family: Family, tensors: Tensors) -> bool:
+    """Returns whether there is an output table that is no copy of the shared one."""
+    output, shared = (family.name(f"{table}/embedding", {}) for table in ("output", "shared"))
+    if output not in tensors or shared not in tensors:
+        return output in tensors
+    return not np.array_equal(tensors.read(output), tensors.read(shared))
 
 
 def _rows(foreign: Foreign, tensors: Tensors, name: str) -> int:
@@ -102,17 +94,13 @@ def _rows(foreign: Foreign, tensors: Tensors, name: str) -> int:
     return tensors.shape(name)[0]
 
 
-def _joined(path: tuple[Any, ...]) -> str:
-    return "/".join(str(key.key) for key in path)
-
-
 def _match(
     foreign: Foreign, family: Family, model: dict[str, Any], tensors: Tensors, module: Transformer
 ) -> dict[str, list[str]]:
     """Returns {our path: their names}; what is missing, left over or of another size is refused."""
     names: dict[str, list[str]] = {}
     for path, wanted in jax.tree_util.tree_leaves_with_path(parameter_shapes(module)):
-        ours = _joined(path)
+        ours = joined(path)
         name = family.name(ours, model)
         parts = wanted.shape[0] if "{layer}" in name else 1
         names[ours] = [name.format(layer=i) for i in range(parts)]
