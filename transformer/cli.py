@@ -14,7 +14,7 @@ from transformer import __version__
 from transformer.benchmark.verb import add_benchmark
 from transformer.doctor.verb import add_doctor
 from transformer.errors import UserError, did_you_mean
-from transformer.exchange.verb import add_import
+from transformer.exchange.verb import add_export, add_import
 from transformer.io.compilation_cache import tell_cache_failures_once
 from transformer.io.standard_error import forgive_standard_error
 from transformer.run.launch import add_launch
@@ -163,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_average(verbs)
     _add_plot(verbs)
     add_import(verbs)
+    add_export(verbs)
     return parser
 
 

@@ -59,6 +59,11 @@ class Tokenizer:
         self._source, self._target = sides[0], sides[-1]
 
     @property
+    def models(self) -> tuple[bytes, bytes]:
+        """Serialised models of the source and of the target; twice the same with a joint one."""
+        return _side(self._models, "source"), _side(self._models, "target")
+
+    @property
     def source_vocab(self) -> int:
         """Number of source pieces, special ones included."""
         return len(self._source)

@@ -3,9 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+
 from transformer.exchange.foreign import Foreign
+from transformer.exchange.layout import joined
 from transformer.exchange.names import bart_name, t5_name
 from transformer.exchange.settings import Setting
+from transformer.model.size import parameter_shapes
+from transformer.model.transformer import Transformer
 
 _ACTIVATIONS = {
     "relu": "relu",
@@ -52,6 +57,16 @@ class Family(NamedTuple):
         for setting in self.settings:
             found |= setting.write(model[setting.field])
         return {**found, **self.write(model, rows)}
+
+    def names(self, model: Mapping[str, Any], module: Transformer) -> dict[str, list[str]]:
+        """Returns {path of our parameter: its names}; several for layers whose parameters are one here."""
+        found = {}
+        for path, x in jax.tree_util.tree_leaves_with_path(parameter_shapes(module)):
+            name = self.name(joined(path), model)
+            found[joined(path)] = [
+                name.format(layer=i) for i in range(x.shape[0] if "{layer}" in name else 1)
+            ]
+        return found
 
 
 # What Marian, M2M100, BART and mBART have in common; only their training drops whole layers.

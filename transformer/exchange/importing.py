@@ -1,6 +1,7 @@
 """From a folder of transformers to one of ours."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from transformer.io.workdir import Workdir, write_json
 from transformer.model.size import parameter_shapes
 from transformer.model.transformer import TABLES, Transformer
 
-_EARLY = {"False": "huggingface", "True": "huggingface_early", "never": "huggingface_never"}
+# Our rules of the search by their early_stopping.
+EARLY = {"False": "huggingface", "True": "huggingface_early", "never": "huggingface_never"}
 
 
 def import_hf(
@@ -72,7 +74,10 @@ def import_hf(
     written.close()
     origin = {name: getattr(foreign, name) for name in ("config", "generation", "tokenizer")}
     dtypes = {name: tensors.dtype(name) for name in tensors}
-    write_json(workdir.root / "imported.json", {"family": kind, **origin, "tensors": dtypes})
+    about = {"family": kind, **origin, "tensors": dtypes, "tokenizer_digest": tokenizer.digest}
+    if foreign.has("tokenizer.json"):
+        shutil.copyfile(foreign.folder / "tokenizer.json", workdir.imported_tokenizer)
+    write_json(workdir.imported, about)
     workdir.save_config(config)
     count = sum(x.size for x in jax.tree.leaves(params))
     note(f"{target}: {kind}, {count:,} parameters, {tokenizer.source_vocab:,} source pieces")
@@ -98,14 +103,11 @@ def _match(
     foreign: Foreign, family: Family, model: dict[str, Any], tensors: Tensors, module: Transformer
 ) -> dict[str, list[str]]:
     """Returns {our path: their names}; what is missing, left over or of another size is refused."""
-    names: dict[str, list[str]] = {}
+    names = family.names(model, module)
     for path, wanted in jax.tree_util.tree_leaves_with_path(parameter_shapes(module)):
-        ours = joined(path)
-        name = family.name(ours, model)
-        parts = wanted.shape[0] if "{layer}" in name else 1
-        names[ours] = [name.format(layer=i) for i in range(parts)]
-        for theirs in names[ours]:
-            if theirs in tensors and math.prod(tensors.shape(theirs)) * parts != wanted.size:
+        parts = names[joined(path)]
+        for theirs in parts:
+            if theirs in tensors and math.prod(tensors.shape(theirs)) * len(parts) != wanted.size:
                 shape = list(tensors.shape(theirs))
                 foreign.refuse(f"{theirs}: has shape {shape}, the settings say {list(wanted.shape)}")
     known = {name for listed in names.values() for name in listed}
@@ -124,7 +126,7 @@ def _config(foreign: Foreign, model: dict[str, Any], tokenizer: Tokenizer) -> Co
     decode = dict(
         beam_size=g.get("num_beams") or 1,
         length_penalty=1.0 if g.get("length_penalty") is None else g["length_penalty"],
-        rules=_EARLY.get(str(g.get("early_stopping") or False), "huggingface"),
+        rules=EARLY.get(str(g.get("early_stopping") or False), "huggingface"),
     )
     joint = model["tied_embeddings"] in ("all", "inputs")
     sizes = dict(vocab_size=tokenizer.target_vocab, joint=joint)

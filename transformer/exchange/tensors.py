@@ -1,11 +1,13 @@
 """Tensors of safetensors files, read one by one; pickles are never opened."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from transformer.errors import CheckpointError
 from transformer.exchange.foreign import Foreign
@@ -18,7 +20,7 @@ _PICKLES = (
     "tf_model.h5",
     "flax_model.msgpack",
 )
-_DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": None}  # what widens to float32 exactly
+_DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}  # all widen to float32 exactly
 
 
 class Tensors:
@@ -72,6 +74,17 @@ class Tensors:
         if not np.isfinite(array).all():
             raise CheckpointError(f"{self._folder}: {name}: has numbers that are not finite; get it anew")
         return array
+
+
+def cast(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Returns an array in a dtype as safetensors names it, rounded where it must be."""
+    with np.errstate(over="ignore"):
+        return array.astype(_DTYPES[dtype])
+
+
+def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file."""
+    save_file(dict(arrays), path, dict(metadata))
 
 
 def _paths(foreign: Foreign) -> list[Path]:

@@ -2,6 +2,7 @@
 
 config.json       the resolved configuration
 imported.json     of an imported model: where it came from
+imported_tokenizer.json   and its tokenizer.json, if it had one: to be given back
 corpus.json       size and digest of every data file
 tokenizer/        SentencePiece models and their digests
 checkpoints/N/    state after step N
@@ -26,6 +27,8 @@ class Workdir:
     def __init__(self, root: Path | str):
         self.root = Path(root)
         self.config_file = self.root / "config.json"
+        self.imported = self.root / "imported.json"
+        self.imported_tokenizer = self.root / "imported_tokenizer.json"
         self.corpus_file = self.root / "corpus.json"
         self.tokenizer = self.root / "tokenizer"
         self.checkpoints = self.root / "checkpoints"

@@ -1,0 +1,215 @@
+"""From one of our model directories to a folder that `from_pretrained` of transformers loads."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from transformer.config import ModelConfig
+from transformer.data.tokenizer import Tokenizer
+from transformer.errors import CheckpointError
+from transformer.exchange.families import FAMILIES
+from transformer.exchange.folders import new_folder
+from transformer.exchange.foreign import Foreign
+from transformer.exchange.importing import EARLY
+from transformer.exchange.layout import their_tensors
+from transformer.exchange.refitting import differences, refit, refitted
+from transformer.exchange.tensors import cast, write_tensors
+from transformer.exchange.vocabularies import TOKENIZERS
+from transformer.exchange.written_vocabularies import WRITERS, Written, ids_of, pieces
+from transformer.inference.model_directory import LoadedModel, load_model
+from transformer.io.workdir import Workdir, write_json
+from transformer.model.transformer import Transformer, unrolled, unstack_layers
+
+# What transformers keeps of a search, of all that an imported model's settings say.
+_OF_SEARCH = (
+    "max_length",
+    "num_beams",
+    "early_stopping",
+    "length_penalty",
+    "no_repeat_ngram_size",
+    "bad_words_ids",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "bos_token_id",
+    "decoder_start_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "use_cache",
+)
+
+
+class _Plan(NamedTuple):
+    """A family, and what a model of ours is in it.
+
+    Attributes:
+      kind: its name.
+      model: our configuration, as the family has it.
+      fields: the same as it is read from `config`.
+      config: config.json.
+      tokenizer: its files.
+      reasons: why it cannot be; empty if it can.
+    """
+
+    kind: str
+    model: ModelConfig
+    fields: dict[str, Any]
+    config: dict[str, Any]
+    tokenizer: Written
+    reasons: list[str]
+
+
+def export_hf(
+    model: str | Path, target: str | Path, checkpoint: str = "best", note: Callable[[str], None] = print
+) -> str:
+    """Writes a folder that a class of transformers loads.
+
+    Nothing gets the name `target` before our own importer has read everything back as it is here.
+
+    Args:
+      model: one of our model directories.
+      target: the new folder: config.json, generation_config.json, model.safetensors, the tokenizer.
+      checkpoint: "best", "last", or a step.
+      note: takes a line for the user.
+
+    Returns:
+      The name of the class.
+
+    Raises:
+      CheckpointError: if there is no such model, or with all reasons why no family has it.
+    """
+    with new_folder(target) as folder:
+        loaded, origin = load_model(model, checkpoint), _origin(Path(model))
+        plan = _plan(loaded, origin, Path(target))
+        family = FAMILIES[plan.kind]
+        module = Transformer(plan.model, loaded.model.source_vocab, loaded.model.target_vocab)
+        params = refit(unstack_layers(loaded.params), unrolled(loaded.model), plan.model)
+        tensors = their_tensors(params, family.names(plan.fields, module))
+        tensors = dict(_as_before(tensors, origin.get("tensors", {}), note))
+        for name, content in plan.tokenizer.contents.items():
+            (folder / name).write_bytes(content)
+        kept = Workdir(model).imported_tokenizer
+        if kept.exists() and origin.get("tokenizer_digest") == loaded.tokenizer.digest:
+            shutil.copyfile(kept, folder / "tokenizer.json")
+        write_json(folder / "tokenizer_config.json", plan.tokenizer.settings)
+        write_json(folder / "config.json", plan.config)
+        write_json(folder / "generation_config.json", _generation(loaded, origin))
+        write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
+        _read_back(folder, plan, loaded.tokenizer)
+    decode = loaded.config.decode
+    if decode.rules == "paper" and decode.beam_size > 1:
+        note("config.decode.rules is 'paper': transformers ranks the outputs of a beam by other rules")
+    return family.title
+
+
+def _origin(model: Path) -> dict[str, Any]:
+    """Returns what an imported model was imported with; {} for one that was trained here."""
+    path = Workdir(model).imported
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read: {error}; restore it, or import the model anew"
+        ) from None
+
+
+def _plan(loaded: LoadedModel, origin: Mapping[str, Any], target: Path) -> _Plan:
+    """Returns the family that has the model.
+
+    Raises:
+      CheckpointError: with the reasons against the nearest one.
+    """
+    kinds = [kind for kind in FAMILIES if kind == origin.get("family")]
+    plans = []
+    for kind in [*kinds, *(kind for kind in FAMILIES if kind not in kinds)]:
+        plan = _in_family(kind, loaded, origin if kind in kinds else {}, target)
+        if not plan.reasons:
+            return plan
+        plans.append(plan)
+    nearest = plans[0] if kinds else min(plans, key=lambda plan: len(plan.reasons))
+    raise CheckpointError(
+        f"{target}: no class of transformers has this model; {FAMILIES[nearest.kind].title} comes nearest, "
+        f"but: {'; '.join(nearest.reasons)}; configs/hf_compatible.py is a recipe for models that fit"
+    )
+
+
+def _in_family(kind: str, loaded: LoadedModel, origin: Mapping[str, Any], target: Path) -> _Plan:
+    family, tokenizer, model = FAMILIES[kind], loaded.tokenizer, loaded.config.model
+    rows = tokenizer.source_vocab, tokenizer.target_vocab
+    fields = {**dataclasses.asdict(model), "head_size": model.key_size}
+    written = {**family.config(fields, rows), **ids_of(tokenizer.special)}
+    common = {"model_type": kind, "architectures": [family.title], "is_encoder_decoder": True}
+    before = origin.get("config", {})
+    # The settings that it came with stay word by word, if they still say the same.
+    for config in (before, {**common, **before, **written}):
+        foreign = Foreign(target, {"config.json": config})
+        found = family.model(foreign, model.tied_embeddings in ("inputs", "none"))
+        fitted = refitted(model, ModelConfig(**found))
+        reasons = [*foreign.reasons, *differences(fitted, ModelConfig(**found))]
+        for key, count in zip(("vocab_size", "decoder_vocab_size"), rows, strict=True):
+            if config.get(key, count) != count:
+                reasons.append(f"{key} is {count}, not {config[key]}")
+        if not reasons:
+            break
+    if rows[0] != rows[1] and model.tied_embeddings in ("all", "inputs"):
+        reasons.append(f"tokenizer: {rows[0]} source pieces, {rows[1]} target pieces")
+    files = WRITERS[kind](tokenizer, origin.get("tokenizer", {}))
+    return _Plan(kind, fitted, found, config, files, [*reasons, *files.reasons])
+
+
+def _generation(loaded: LoadedModel, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns generation_config.json: what an imported model came with, and what differs from it now."""
+    said, config = origin.get("generation", {}), origin.get("config", {})
+    kept = {key: said[key] for key in said if key in _OF_SEARCH or key not in config}
+    special, decode = loaded.tokenizer.special, loaded.config.decode
+    words = {ours: word for word, ours in EARLY.items()}
+    early = words.get(decode.rules, "False")
+    wanted: dict[str, Any] = {
+        "num_beams": decode.beam_size,
+        "early_stopping": early if early == "never" else early == "True",
+        **ids_of(special),
+    }
+    if decode.rules != "paper":
+        wanted["length_penalty"] = decode.length_penalty
+    if special.forbidden:
+        wanted["bad_words_ids"] = [[i] for i in special.forbidden]
+    if special.target_prefix:
+        wanted["forced_bos_token_id"] = special.target_prefix[0]
+    if not origin:
+        wanted |= {"max_length": loaded.config.model.max_length, "forced_eos_token_id": special.end}
+    defaults = {"num_beams": 1, "early_stopping": False, "length_penalty": 1.0}
+    differ = {
+        k: v for k, v in wanted.items() if v != (kept[k] if kept.get(k) is not None else defaults.get(k))
+    }
+    return {**kept, **differ}
+
+
+def _as_before(
+    tensors: Mapping[str, np.ndarray], before: Mapping[str, str], note: Callable[[str], None]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields each tensor in the dtype that it was imported with, if that holds today's numbers exactly."""
+    wider = 0
+    for name, array in tensors.items():
+        narrow = cast(array, before[name]) if name in before else array
+        exact = np.array_equal(narrow.astype(array.dtype), array)
+        wider += not exact
+        yield name, narrow if exact else array
+    if wider:
+        note(f"{wider} tensors were imported with fewer bits than they need now: written as float32")
+
+
+def _read_back(folder: Path, plan: _Plan, tokenizer: Tokenizer) -> None:
+    """Refuses if the importer does not find in `folder` what is here."""
+    foreign = Foreign(folder)
+    rows = tokenizer.source_vocab, tokenizer.target_vocab
+    found = TOKENIZERS[plan.kind](foreign, rows, ("", ""))
+    for name, value in tokenizer.special._asdict().items():
+        if name != "hidden" and (other := getattr(found.special, name)) != value:
+            foreign.refuse(f"tokenizer: {name} is {value}, and would be read as {other}")
+    if pieces(found) != pieces(tokenizer):
+        foreign.refuse("tokenizer: pieces have other ids than this family's tokenizer gives them")
+    foreign.check()

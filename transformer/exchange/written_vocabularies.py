@@ -1,0 +1,102 @@
+"""Our tokenizers -> the files that transformers' tokenizers load; vocabularies.py the other way."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from transformer.data.pieces import piece_list
+from transformer.data.tokenizer import Tokenizer
+from transformer.special_ids import SpecialIds
+
+
+class Written(NamedTuple):
+    """Files of a tokenizer.
+
+    Attributes:
+      contents: by name.
+      settings: tokenizer_config.json.
+      reasons: why theirs cannot be ours; empty if it can.
+    """
+
+    contents: dict[str, bytes]
+    settings: dict[str, Any]
+    reasons: tuple[str, ...] = ()
+
+
+def ids_of(special: SpecialIds) -> dict[str, int]:
+    """Returns the ids that a config.json names."""
+    return dict(pad_token_id=special.pad, eos_token_id=special.end, decoder_start_token_id=special.start)
+
+
+def marian_files(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Written:
+    """Writes source.spm, target.spm, vocab.json and, with separate vocabularies, target_vocab.json."""
+    source, target = pieces(tokenizer)
+    separate, special = source != target, tokenizer.special
+    contents = dict(zip(("source.spm", "target.spm"), tokenizer.models, strict=True))
+    contents["vocab.json"] = _vocabulary(source)
+    if separate:
+        contents["target_vocab.json"] = _vocabulary(target)
+    names = dict(eos_token=special.end, unk_token=special.unk, pad_token=special.pad)
+    named = {name: source[i] for name, i in names.items()}
+    return Written(
+        contents,
+        {**settings, "tokenizer_class": "MarianTokenizer", "separate_vocabs": separate, **named},
+        tuple(f"tokenizer: {name} {names[name]} has no piece" for name in names if not named[name]),
+    )
+
+
+def files_of_languages(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Written:
+    """Writes sentencepiece.bpe.model and, for M2M100, vocab.json; languages are those it was used for."""
+    (listed, _), special = pieces(tokenizer), tokenizer.special
+    content, _ = tokenizer.models
+    contents = {"sentencepiece.bpe.model": content}
+    around = [*special.source_prefix, *special.source_suffix]
+    codes = [listed[i].strip("_") for i in around if i != special.end]
+    codes += [listed[i].strip("_") for i in special.target_prefix or (special.start,)]
+    if len(codes) != 2 or not settings.get("tokenizer_class"):
+        return Written(contents, {}, ("tokenizer: has no languages, this family has",))
+    if settings["tokenizer_class"] == "M2M100Tokenizer":
+        own = [i for i, piece in enumerate(listed) if piece.startswith("__") and piece.endswith("__")]
+        contents["vocab.json"] = _vocabulary(listed[: min(own, default=len(listed))])
+        extra = {}
+    else:
+        known = {"<s>", "<pad>", "</s>", "<unk>", "<mask>", *piece_list(content)}
+        extra = {"extra_special_tokens": [piece for piece in listed if piece and piece not in known]}
+    return Written(contents, {**settings, **extra, "src_lang": codes[0], "tgt_lang": codes[1]})
+
+
+def t5_files(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Written:
+    """Writes spiece.model; how many sentinels follow its pieces is a setting."""
+    listed, _ = pieces(tokenizer)
+    content, _ = tokenizer.models
+    sentinels = len(set(listed) - {"", *piece_list(content)})
+    unk = tokenizer.special.unk
+    return Written(
+        {"spiece.model": content},
+        {"extra_ids": sentinels, "tokenizer_class": "T5Tokenizer", **settings},
+        () if unk == 2 else (f"tokenizer: the id of unknown pieces is {unk}, T5Tokenizer's is 2",),
+    )
+
+
+def pieces(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
+    """Returns the piece of each source id and of each target id; empty where an id has none."""
+    return (
+        tokenizer.source_pieces(range(tokenizer.source_vocab)),
+        tokenizer.target_pieces(range(tokenizer.target_vocab)),
+    )
+
+
+def _vocabulary(listed: Sequence[str]) -> bytes:
+    ids = {piece: i for i, piece in enumerate(listed) if piece}
+    return (json.dumps(ids, ensure_ascii=False, indent=2) + "\n").encode("utf-8", "surrogatepass")
+
+
+# Takes our tokenizer and the settings that it was imported with.
+WRITERS: dict[str, Callable[[Tokenizer, Mapping[str, Any]], Written]] = {
+    "marian": marian_files,
+    "m2m_100": files_of_languages,
+    "mbart": files_of_languages,
+    "t5": t5_files,
+    "mt5": t5_files,
+    "umt5": t5_files,
+}
