@@ -11,6 +11,8 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
+from transformer.paths import by_path, nested
+
 MESH_AXES = ("data", "fsdp", "tensor")
 
 AXES: dict[str, tuple[str, ...]] = {
@@ -76,10 +78,7 @@ def param_letters(path: str, ndim: int) -> str:
 def param_specs(params: Any) -> Any:
     """Returns a tree of PartitionSpec of the same structure as `params` (arrays or their shapes)."""
 
-    def one(path: tuple[Any, ...], x: Any) -> PartitionSpec:
-        return spec(param_letters("/".join(str(k.key) for k in path), x.ndim))
-
-    return jax.tree_util.tree_map_with_path(one, params)
+    return nested({path: spec(param_letters(path, x.ndim)) for path, x in by_path(params).items()})
 
 
 def shard(x: jax.Array, letters: str) -> jax.Array:

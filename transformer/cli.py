@@ -68,9 +68,11 @@ def _quiet_libraries() -> None:
 
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
+    from transformer.io.workdir import Workdir
     from transformer.recipes import load_config
 
-    config = load_config(args.config, overrides)
+    origin = Workdir(args.workdir).load_origin() if args.workdir else None
+    config = load_config(args.config, overrides, origin and origin.settings)
     if args.dry_run:
         from transformer.run.dry_run import dry_run
 

@@ -32,6 +32,8 @@ PRESETS: Mapping[str, Mapping[str, int | float]] = types.MappingProxyType(
         "big": dict(d_model=1024, d_ff=4096, num_heads=16, dropout_rate=0.3),
     }
 )
+# Sections that start from the settings of `init.model`, if there is one.
+BASE_SECTIONS = ("model", "tokenizer", "decode")
 PRESET_SIZES = ("d_model", "d_ff", "num_heads", "num_encoder_layers", "num_decoder_layers", "dropout_rate")
 
 
@@ -175,6 +177,20 @@ class DecodeConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """Parameters that a new run starts from; see docs/finetuning.md.
+
+    Where `model` is given, the sections `model`, `tokenizer` and `decode` start from that model's
+    settings instead of the defaults.
+    """
+
+    model: str = ""  # folder of a run, an average or an import; empty: random, by run.init_seed
+    checkpoint: str = "best"  # of that folder: best, last, or a step
+    include: str = ""  # regular expression: only parameters whose path has it are taken; empty: all
+    exclude: str = ""  # regular expression: these are not
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """Devices along each mesh axis; one may be -1: all that remain."""
 
@@ -215,6 +231,7 @@ class Config:
     tokenizer: TokenizerConfig = TokenizerConfig()
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
+    init: InitConfig = InitConfig()
     decode: DecodeConfig = DecodeConfig()
     mesh: MeshConfig = MeshConfig()
     run: RunConfig = RunConfig()

@@ -18,6 +18,8 @@ FREE = frozenset(
         "model.remat",
         "data.root",
         "data.tfds_dir",
+        "init.model",  # another place of the same parameters: their digest decides
+        "init.checkpoint",
         "optim.learning_rate",
         "optim.schedule",
         "optim.warmup_steps",
@@ -105,6 +107,8 @@ FIXED = frozenset(
         "data.packing_bins",
         "data.buckets",
         "data.workers",  # each packs a share of the pairs
+        "init.include",
+        "init.exclude",
         "optim.name",
         "optim.ema_decay",  # a run without an average has none to go on with
         "run.init_seed",

@@ -1,32 +1,63 @@
 """Recipes (`configs/*.py`) and what the command line changes in them."""
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformer.config import Config, from_config_dict
-from transformer.errors import ConfigError, did_you_mean
+from transformer.config import BASE_SECTIONS, PRESETS, Config, default_config, from_config_dict
+from transformer.errors import CheckpointError, ConfigError, did_you_mean
 
 _PREFIX = "--config."
 
 
-def load_config(recipe: str, overrides: Sequence[str]) -> Config:
+def load_config(recipe: str, overrides: Sequence[str], base: Mapping[str, Any] | None = None) -> Config:
     """Returns the configuration of a recipe with overrides applied, checked.
+
+    With `init.model`, sections of BASE_SECTIONS are that model's, with what the recipe sets to
+    other than the default, and what the command line sets, on top.
 
     Args:
       recipe: path of a Python file with a function `get_config() -> ConfigDict`.
       overrides: arguments such as "--config.model.d_model=256" (or the value as the next one).
+      base: settings of `init.model`, where they are recorded already; None: they are read there.
 
     Raises:
       ConfigError: if the recipe cannot be used, a key is unknown or a value impossible; one line
         for each fault.
     """
     config = _get_config(Path(recipe))
+    commands = {}
     for key, value in _pairs(overrides):
         section, _, name = key.partition(".")
-        config.setdefault(section, {})[name] = value
+        commands[section, name] = config.setdefault(section, {})[name] = value
+    if model := config.get("init", {}).get("model"):
+        base = base or _settings(Path(str(model)).expanduser())
+        defaults = default_config()
+        for section in BASE_SECTIONS:
+            usual, given = defaults[section], config.get(section, {})
+            stated = {
+                name: value
+                for name, value in given.items()
+                if (section, name) in commands or name not in usual or value != usual[name]
+            }
+            preset = PRESETS.get(stated.get("preset", ""), {}) if section == "model" else {}
+            config[section] = {**base[section], **preset, **stated}
     return from_config_dict(config)
+
+
+def _settings(folder: Path) -> Mapping[str, Any]:
+    """Returns the sections of a model directory's configuration."""
+    file = folder / "config.json"
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        return {section: dict(settings[section]) for section in BASE_SECTIONS}
+    except FileNotFoundError:
+        reason = "has no config.json; give the folder of a run, an average or an import"
+        raise ConfigError(f"config.init.model: {folder}: {reason}") from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise CheckpointError(f"{file}: cannot be read: {error}") from None
 
 
 def _get_config(path: Path) -> dict[str, dict[str, Any]]:

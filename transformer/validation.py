@@ -1,6 +1,7 @@
 """Which values of a configuration are possible, alone and together."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ _FRACTIONS = {  # 0 to below 1
     "optim.beta2",
 }
 _SHARES = {"decode.top_p", "tokenizer.character_coverage", "optim.decay_fraction"}  # above 0 to 1
+_EXPRESSIONS = {"init.include", "init.exclude"}
 _POSITIVE = (
     "model.d_model",
     "model.d_ff",
@@ -60,6 +62,11 @@ def find_faults(config: "Config", values: Mapping[str, Any]) -> list[str]:
 def _alone(values: Mapping[str, Any]) -> Iterator[str]:
     """Yields what is wrong with single values."""
     for key, value in values.items():
+        if key in _EXPRESSIONS:
+            try:
+                re.compile(value)
+            except re.error as error:
+                yield f"{key}: {value!r} is no regular expression: {error}"
         numbers = [x for x in (value if isinstance(value, tuple) else (value,)) if isinstance(x, int | float)]
         if key in _SHARES:
             if not 0 < value <= 1:

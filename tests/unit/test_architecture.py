@@ -16,7 +16,10 @@ SOURCES = {
     for path in sorted((ROOT / folder).rglob("*.py"))
 } | {"train": ast.parse((ROOT / "train.py").read_text())}
 
-WORDS = {"config", "continuation", "coercion", "validation", "recipes", "axes", "errors", "special_ids"}
+WORDS = {
+    *("config", "continuation", "coercion", "validation", "recipes"),
+    *("axes", "errors", "paths", "special_ids"),
+}
 ROOMS = {"model", "data", "decoding", "training", "io", "metrics"}
 TRADES = {"steps", "inference"}
 FLOORS = {

@@ -3,6 +3,7 @@
 config.json       the resolved configuration
 imported.json     of an imported model: where it came from
 imported_tokenizer.json   and its tokenizer.json, if it had one: to be given back
+init.json         of a run that began with another model's parameters: which, and their digest
 corpus.json       size and digest of every data file
 tokenizer/        SentencePiece models and their digests
 checkpoints/N/    state after step N
@@ -14,11 +15,27 @@ metrics.jsonl, tensorboard/, *.png
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformer.config import Config, flat, from_config_dict, to_dict
 from transformer.continuation import FREE
 from transformer.errors import CheckpointError, UserError
+
+
+class Origin(NamedTuple):
+    """Whose parameters a run began with.
+
+    Attributes:
+      model: folder of the base.
+      step: of its checkpoint.
+      digest: of its parameters, as `digests.digest_arrays` computes it.
+      settings: the sections of its configuration that this run's started from.
+    """
+
+    model: str
+    step: int
+    digest: str
+    settings: dict[str, Any]
 
 
 class Workdir:
@@ -29,6 +46,7 @@ class Workdir:
         self.config_file = self.root / "config.json"
         self.imported = self.root / "imported.json"
         self.imported_tokenizer = self.root / "imported_tokenizer.json"
+        self.init_file = self.root / "init.json"
         self.corpus_file = self.root / "corpus.json"
         self.tokenizer = self.root / "tokenizer"
         self.checkpoints = self.root / "checkpoints"
@@ -48,6 +66,19 @@ class Workdir:
             ) from None
         except (OSError, ValueError, UserError) as error:
             raise CheckpointError(f"{self.config_file}: cannot be read: {error}") from None
+
+    def load_origin(self) -> Origin | None:
+        """Returns whose parameters the run began with; None if they were random.
+
+        Raises:
+          CheckpointError: if the record cannot be read.
+        """
+        try:
+            return Origin(**json.loads(self.init_file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{self.init_file}: cannot be read: {error}") from None
 
     def save_config(self, config: Config) -> None:
         """Writes the resolved configuration."""

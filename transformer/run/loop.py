@@ -26,6 +26,7 @@ from transformer.io.workdir import Workdir
 from transformer.model.transformer import Transformer
 from transformer.run.dev import evaluate_dev
 from transformer.run.health import Health
+from transformer.run.initial import check_origin, initial_parameters, report_line
 from transformer.run.prepare import PreparedData
 from transformer.run.signals import StopRequest
 from transformer.steps.replicas import find_drift
@@ -81,7 +82,7 @@ class Run:
     ):
         """Builds model, optimizer and data iterator; restores the newest sound checkpoint, or begins anew."""
         self.config, self.data, self.mesh, self.stop, self.goodput = config, data, mesh, stop, goodput
-        self.strict, self.folder = strict_restore, workdir.checkpoints
+        self.strict, self.workdir, self.note = strict_restore, workdir, note
         tokenizer, run = data.tokenizer, config.run
         self.model = Transformer(
             config.model, tokenizer.source_vocab, tokenizer.target_vocab, tokenizer.special.start
@@ -93,7 +94,10 @@ class Run:
         self.batches = iter(
             training_batches(data.train, data.weights, config.data, config.row_length, augment)
         )
+        self.begun_with: dict[str, Any] = {}
         self.state, self.position = self._restored_or_new()
+        if self.position.step:
+            check_origin(config, workdir)
         if self.position.data is not None:
             self.batches.set_state(self.position.data)
             note(f"continuing after step {self.position.step:,}")
@@ -109,6 +113,8 @@ class Run:
             self.log = SilentLog(goodput)
         if not self.position.step:
             self.log.record("data", 0, data.counts)
+            if self.begun_with:
+                self.log.record("init", 0, self.begun_with)
 
     def _restored_or_new(self) -> tuple[TrainState, Position]:
         """Returns the newest sound checkpoint, or step 0."""
@@ -121,17 +127,28 @@ class Run:
         )
         if jax.process_index() == 0:
             size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes.items()))
-            check_space(self.folder, size, self.config.run.keep_latest + self.config.run.keep_best)
+            check_space(
+                self.workdir.checkpoints, size, self.config.run.keep_latest + self.config.run.keep_best
+            )
         with self.goodput.spent("restoring"):
             found = self.checkpoints.restore_newest(like.items(), strict=self.strict)
         if found is None:
-            return init_state(self.model, self.tx, self.config, self.mesh), new
+            return self._new_state(like.params), new
         items, saved = found
         position = Position(**saved)
         if position.metric != new.metric:  # values of two metrics do not compare
             position = dataclasses.replace(position, metric=new.metric, best=None, stale=0)
         step = jax.device_put(jnp.int32(position.step), like.step.sharding)
         return TrainState(step, items["params"], items["optimizer"], items.get("ema")), position
+
+    def _new_state(self, like: Any) -> TrainState:
+        """Returns the state of step 0, with the parameters of `init.model` if there is one."""
+        given: dict[str, jax.Array] = {}
+        if self.config.init.model:
+            tokenizer = self.data.tokenizer
+            given, self.begun_with = initial_parameters(self.config, self.workdir, tokenizer, like)
+            self.note(report_line(self.begun_with))
+        return init_state(self.model, self.tx, self.config, self.mesh, given)
 
     def loop(self) -> None:
         """Runs the remaining steps.

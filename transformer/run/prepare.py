@@ -11,6 +11,7 @@ from transformer.data.encoded import Counts, EncodedCorpus, encode_corpus, left_
 from transformer.data.tokenizer import Tokenizer, train_tokenizer
 from transformer.errors import DataError
 from transformer.io.workdir import Workdir, write_json
+from transformer.run.initial import base_tokenizer
 
 Note = Callable[[str], None]
 
@@ -102,14 +103,18 @@ def _check_files(workdir: Workdir, train: Sequence[Corpus], dev: Sequence[Corpus
 def _tokenizer(config: Config, workdir: Workdir, corpora: Sequence[Corpus], note: Note) -> Tokenizer:
     if Tokenizer.exists(workdir.tokenizer):
         tokenizer = Tokenizer.load(workdir.tokenizer)
-        for side, size in (("source", tokenizer.source_vocab), ("target", tokenizer.target_vocab)):
-            if size != config.tokenizer.vocab_size:
-                raise DataError(
-                    f"{workdir.tokenizer}: its {side} model has {size} pieces, "
-                    f"config.tokenizer.vocab_size is {config.tokenizer.vocab_size}; make them equal, "
-                    "or remove the folder to train a new one"
-                )
+        sizes = {"source": tokenizer.source_vocab, "target": tokenizer.target_vocab}
+        # The two sides of imported tokenizers may differ, and the key has the target's.
+        if config.tokenizer.vocab_size not in sizes.values():
+            side, size = next(iter(sizes.items()))
+            raise DataError(
+                f"{workdir.tokenizer}: its {side} model has {size} pieces, "
+                f"config.tokenizer.vocab_size is {config.tokenizer.vocab_size}; make them equal, "
+                "or remove the folder to train a new one"
+            )
         return tokenizer
+    if config.init.model:
+        return base_tokenizer(config)
     total = sum(map(len, corpora))
     every = -(-total // config.tokenizer.max_training_lines)
     note(f"tokenizer: training {config.tokenizer.model_type} on {-(-total // every) if every else 0:,} pairs")

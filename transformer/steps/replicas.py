@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from transformer.axes import MESH_AXES, param_specs
+from transformer.paths import by_path
 
 
 class Drift(NamedTuple):
@@ -39,9 +40,7 @@ def find_drift(params: Any, mesh: Mesh) -> Drift | None:
     """
     specs = param_specs(params)
     digests = np.asarray(jax.device_get(_digests(params, specs, mesh)))
-    paths = ["/".join(str(k.key) for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    leaf_specs = jax.tree.leaves(specs, is_leaf=lambda s: isinstance(s, PartitionSpec))
-    for i, (path, spec) in enumerate(zip(paths, leaf_specs, strict=True)):
+    for i, (path, spec) in enumerate(by_path(specs).items()):
         if (found := _odd_one_out(digests[..., i], _copied(spec))) is not None:
             odd, rival = mesh.devices[found[0]], found[1] and mesh.devices[found[1]]
             names = (rival.process_index, rival.id) if rival else None

@@ -1,5 +1,6 @@
 """What a run carries from step to step."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from transformer.axes import param_specs
 from transformer.config import Config
 from transformer.model.transformer import Transformer
+from transformer.paths import by_path, nested
 
 
 class TrainState(NamedTuple):
@@ -34,22 +36,33 @@ class TrainState(NamedTuple):
 
 
 def init_state(
-    model: Transformer, tx: optax.GradientTransformation, config: Config, mesh: Mesh | None = None
+    model: Transformer,
+    tx: optax.GradientTransformation,
+    config: Config,
+    mesh: Mesh | None = None,
+    given: Mapping[str, jax.Array] | None = None,
 ) -> TrainState:
-    """Returns the state of step 0 from `config.run.init_seed`, born sharded when there is a mesh."""
+    """Returns the state of step 0, born sharded when there is a mesh.
 
-    def init(key: jax.Array) -> TrainState:
+    Args:
+      model: the model; `tx` and `config` are its optimizer and run.
+      mesh: devices.
+      given: parameters by path; those that are missing are drawn from `config.run.init_seed`.
+    """
+
+    def init(key: jax.Array, given: Mapping[str, jax.Array]) -> TrainState:
         # A parameter's shape does not depend on the input's, so the smallest input will do.
         ids = jnp.ones((1, 1), jnp.int32)
         params = model.init(key, ids, ids, 0 * ids, ids, ids, 0 * ids)["params"]
+        params = nested({**by_path(params), **given})
         ema = jax.tree.map(jnp.copy, params) if config.optim.ema_decay else None
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), ema)
 
-    key = jax.random.key(config.run.init_seed)
+    inputs = jax.random.key(config.run.init_seed), given or {}
     if mesh is None:
-        return jax.jit(init)(key)
-    shardings = state_shardings(jax.eval_shape(init, key), mesh)
-    return jax.jit(init, out_shardings=shardings)(key)
+        return jax.jit(init)(*inputs)
+    shardings = state_shardings(jax.eval_shape(init, *inputs), mesh)
+    return jax.jit(init, out_shardings=shardings)(*inputs)
 
 
 def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
@@ -58,21 +71,13 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
     Moments and averages lie like their parameters: their paths end alike and their shapes are
     equal. All else is replicated.
     """
-    by_path = {
-        tuple(str(k.key) for k in path): (x.shape, s)
-        for (path, x), (_, s) in zip(
-            jax.tree_util.tree_leaves_with_path(state.params),
-            jax.tree_util.tree_leaves_with_path(
-                param_specs(state.params), is_leaf=lambda s: isinstance(s, PartitionSpec)
-            ),
-            strict=True,
-        )
-    }
+    specs = by_path(param_specs(state.params))
+    known = {tuple(path.split("/")): (x.shape, specs[path]) for path, x in by_path(state.params).items()}
 
     def one(path: tuple[Any, ...], x: Any) -> NamedSharding:
         names = tuple(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", "")))) for k in path)
         for start in range(len(names)):
-            shape, spec = by_path.get(names[start:], (None, None))
+            shape, spec = known.get(names[start:], (None, None))
             if shape == x.shape:
                 return NamedSharding(mesh, spec)
         return NamedSharding(mesh, PartitionSpec())

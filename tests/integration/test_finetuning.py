@@ -1,0 +1,154 @@
+"""Runs that begin with another model's parameters: what is taken, refused and remembered."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from tiny_run import SETTINGS, compiled_once, lines_of, make_config, read_arrays, write_corpus, write_recipe
+
+from transformer.config import Config, TokenizerConfig
+from transformer.data.tokenizer import train_tokenizer
+from transformer.errors import CheckpointError, ConfigError
+from transformer.io.metrics_file import read_metrics
+from transformer.recipes import load_config
+from transformer.run.train import train
+
+STILL = 1e-30  # a learning rate that changes no parameter
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finetuning")
+    with compiled_once(folder):
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def settings(place):
+    settings = write_corpus(place, pairs=60)
+    return {**settings, "optim": {"warmup_steps": 1}, "run": SETTINGS["run"] | {"num_steps": 2}}
+
+
+@pytest.fixture(scope="module")
+def base(place, settings):
+    """A run of two steps; its folder."""
+    train(make_config(settings), str(place / "base"))
+    return place / "base"
+
+
+def start(settings, base, **changes) -> Config:
+    """Returns the configuration of a run that starts from `base`."""
+    changes["init"] = {"model": str(base), **changes.get("init", {})}
+    return make_config(settings, **changes)
+
+
+def one_still_step(settings, base, **changes) -> Config:
+    return start(settings, base, optim={"learning_rate": STILL}, run={"num_steps": 1}, **changes)
+
+
+def params_of(folder, step):
+    return {k: x for k, x in read_arrays(folder, step).items() if k.startswith("params")}
+
+
+def test_everything_is_taken(settings, base, tmp_path, capsys):
+    train(one_still_step(settings, base), str(tmp_path / "run"))
+    old, new = params_of(base, 2), params_of(tmp_path / "run", 1)
+    assert old.keys() == new.keys()
+    assert all(np.array_equal(old[key], new[key]) for key in old)
+    report = next(line for line in read_metrics(tmp_path / "run") if line["split"] == "init")
+    assert len(report["taken"]) == len(old) and not report["left"] and not report["new"]
+    assert f"{len(old)} parameters taken, 0 left, 0 new" in capsys.readouterr().err
+    tokenizers = [(folder / "tokenizer" / "joint.model").read_bytes() for folder in (base, tmp_path / "run")]
+    assert tokenizers[0] == tokenizers[1]
+
+
+def test_what_is_not_chosen_is_new(settings, base, tmp_path):
+    chosen = {"include": "encoder|shared", "exclude": "norm"}
+    train(one_still_step(settings, base, init=chosen), str(tmp_path / "run"))
+    old, new = params_of(base, 2), params_of(tmp_path / "run", 1)
+    report = next(line for line in read_metrics(tmp_path / "run") if line["split"] == "init")
+    for key in old:
+        path = "/".join(re.findall(r"'(\w+)'", key))
+        taken = bool(re.search("encoder|shared", path)) and "norm" not in path
+        assert (path in report["taken"], path in report["left"], path in report["new"]) == (
+            taken,
+            not taken,
+            not taken,
+        )
+        if path.endswith(("kernel", "embedding")):
+            assert np.array_equal(old[key], new[key]) == taken
+
+
+def test_a_stopped_run_continues_to_the_bit_without_its_base(settings, base, place, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(base, moved)
+    config = start(settings, moved, run={"save_every": 1})
+    for name in ("whole", "stopped"):
+        first = {"num_steps": 1} if name == "stopped" else {}
+        once = dataclasses.replace(config, run=dataclasses.replace(config.run, **first))
+        train(once, str(tmp_path / name))
+    shutil.rmtree(moved)
+    train(config, str(tmp_path / "stopped"))
+    whole, stopped = (read_arrays(tmp_path / name, 2) for name in ("whole", "stopped"))
+    assert whole.keys() == stopped.keys()
+    assert all(np.array_equal(whole[key], stopped[key]) for key in whole)
+    at = ("train", 2)
+    assert lines_of(tmp_path / "whole")[at] == lines_of(tmp_path / "stopped")[at]
+
+
+def test_another_base_is_refused_when_a_run_continues(settings, base, tmp_path):
+    train(one_still_step(settings, base), str(tmp_path / "run"))
+    copy, other = tmp_path / "copy", tmp_path / "other"
+    shutil.copytree(base, copy)
+    train(one_still_step(settings, copy), str(tmp_path / "run"))  # the same parameters elsewhere
+    train(make_config(settings, run={"init_seed": 1, "num_steps": 1}), str(other))
+    with pytest.raises(CheckpointError, match=r"run: began with the parameters of .*base, step 2; those of"):
+        train(one_still_step(settings, other), str(tmp_path / "run"))
+    with pytest.raises(CheckpointError, match="other: its run did not begin with the parameters of"):
+        train(start(settings, base, run={"init_seed": 1, "num_steps": 1}), str(other))
+
+
+def test_other_shapes_are_all_listed(settings, base, tmp_path):
+    config = start(settings, base, model={"d_ff": 64, "param_dtype": "bfloat16"})
+    with pytest.raises(CheckpointError) as caught:
+        train(config, str(tmp_path / "run"))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(params_of(base, 2))  # every dtype is another
+    wi = next(line for line in lines if "encoder/layer_0/feed_forward/wi/kernel" in line)
+    assert "is float32[16, 32], this run's is bfloat16[16, 64]; leave config.model as it is there" in wi
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_mistakes(settings, base, tmp_path):
+    with pytest.raises(ConfigError, match=r"init.include: 'embeding' is found in no .*mean 'embedding'"):
+        train(start(settings, base, init={"include": "embeding"}), str(tmp_path / "a"))
+    with pytest.raises(ConfigError, match=r"no parameter of .* is one of this run's and chosen"):
+        train(start(settings, base, init={"exclude": "."}), str(tmp_path / "b"))
+    with pytest.raises(ConfigError, match=r"config.init.include: '\(' is no regular expression"):
+        start(settings, base, init={"include": "("})
+    with pytest.raises(ConfigError, match=r"vocab_size \(there 40, here 30\); leave config.tokenizer"):
+        train(start(settings, base, tokenizer={"vocab_size": 30}), str(tmp_path / "c"))
+    small = {"model_type": "char", "vocab_size": 12}
+    own = train_tokenizer(["abcdefg"], ["gfedcba"], TokenizerConfig(**small))
+    own.save(tmp_path / "d" / "tokenizer")
+    with pytest.raises(CheckpointError, match="shared/embedding: rows are those of its own tokenizer"):
+        train(start(settings, base, tokenizer=small), str(tmp_path / "d"))
+
+
+def test_settings_come_from_the_base(settings, base, tmp_path):
+    data = settings["data"]
+    recipe = write_recipe(tmp_path / "mine.py", {"model": {"dropout_rate": 0.3}, "data": data})
+    given = ["--config.init.model=" + str(base), "--config.decode.beam_size=4"]
+    config, plain = load_config(str(recipe), given), make_config(settings)
+    assert config.model == dataclasses.replace(plain.model, dropout_rate=0.3)
+    assert config.tokenizer == plain.tokenizer
+    assert config.optim == Config().optim
+    beams = json.loads((base / "config.json").read_text())["decode"] | {"beam_size": 2}
+    recorded = {"model": dataclasses.asdict(plain.model), "tokenizer": {}, "decode": beams}
+    assert load_config(str(recipe), given[:1], recorded).decode.beam_size == 2
+    assert load_config(str(recipe), given, recorded).decode.beam_size == 4  # stated, though the default
+    with pytest.raises(ConfigError, match=r"nowhere: has no config.json; give the folder of a run"):
+        load_config(str(recipe), ["--config.init.model=nowhere"])

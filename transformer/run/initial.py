@@ -1,0 +1,165 @@
+"""Parameters that a new run starts from: those of another model directory (`config.init`)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from transformer.config import BASE_SECTIONS, Config, InitConfig, to_dict
+from transformer.data.tokenizer import Tokenizer
+from transformer.errors import CheckpointError, ConfigError
+from transformer.inference.model_directory import LoadedModel, load_model
+from transformer.io.agreement import everywhere, of_first
+from transformer.io.digests import digest_arrays
+from transformer.io.workdir import Origin, Workdir, write_json
+from transformer.paths import by_path, chosen
+
+_BY_PIECE = ("embedding", "logits_bias")  # names of parameters with a row for each piece
+
+
+class Choice(NamedTuple):
+    """Paths of parameters: `taken` from the base, `left` there, and `new`, drawn at random."""
+
+    taken: list[str]
+    left: list[str]
+    new: list[str]
+
+
+def base_tokenizer(config: Config) -> Tokenizer:
+    """Returns the tokenizer of the model that the run starts from.
+
+    Raises:
+      ConfigError: if `config.tokenizer` asks for another one.
+    """
+    base = Workdir(config.init.model)
+    ours, theirs = to_dict(config)["tokenizer"], to_dict(base.load_config())["tokenizer"]
+    if changed := [key for key in ours if ours[key] != theirs[key]]:
+        listed = ", ".join(f"{key} (there {theirs[key]!r}, here {ours[key]!r})" for key in changed)
+        raise ConfigError(
+            f"config.tokenizer: the run takes the tokenizer of {base.root}, which has other settings: "
+            f"{listed}; leave config.tokenizer as it is there"
+        )
+    return Tokenizer.load(base.tokenizer)
+
+
+def initial_parameters(
+    config: Config, workdir: Workdir, tokenizer: Tokenizer, like: Any
+) -> tuple[dict[str, jax.Array], dict[str, Any]]:
+    """Reads the base of a new run, and records which it was.
+
+    Args:
+      config: the run; `init.model` is given.
+      workdir: its folder.
+      tokenizer: its tokenizer.
+      like: its parameters, as jax.ShapeDtypeStruct with shardings.
+
+    Returns:
+      (parameters by path, a report for metrics.jsonl).
+
+    Raises:
+      CheckpointError: if the base is not the one that the run began with, or with every array of another
+        shape or dtype.
+      ConfigError: if no parameter is chosen.
+    """
+    base, origin = _load(config, workdir)
+    had, wanted = by_path(base.params), by_path(like)
+    choice = choose(had, wanted, config.init)
+    if faults := [*_other_pieces(base, tokenizer, choice), *_misfits(had, wanted, choice)]:
+        raise CheckpointError("\n".join(f"config.init.model: {config.init.model}: {f}" for f in faults))
+    if jax.process_index() == 0:
+        write_json(workdir.init_file, origin._asdict())
+    report = {**choice._asdict(), "model": origin.model, "checkpoint": origin.step, "digest": origin.digest}
+    return {path: jax.device_put(had[path], wanted[path].sharding) for path in choice.taken}, report
+
+
+def check_origin(config: Config, workdir: Workdir) -> None:
+    """Refuses to continue a run with another base than it began with; the same one is not read again.
+
+    Raises:
+      CheckpointError: saying so.
+    """
+    recorded = workdir.load_origin()
+    if recorded is None and config.init.model:
+        raise CheckpointError(
+            f"{workdir.root}: its run did not begin with the parameters of {config.init.model}; "
+            "leave config.init.model out, or choose another --workdir"
+        )
+    if recorded and config.init.model and recorded.model != _absolute(config.init.model):
+        _load(config, workdir)
+
+
+def choose(had: Mapping[str, Any], wanted: Mapping[str, Any], init: InitConfig) -> Choice:
+    """Returns which parameters are taken; `had` and `wanted` are the base's and the run's, by path.
+
+    Raises:
+      ConfigError: if an expression is found in no path, or nothing is left to take.
+    """
+    known = [*wanted, *(path for path in had if path not in wanted)]
+    included = chosen(init.include, known, "init.include") or set(known)
+    included -= chosen(init.exclude, known, "init.exclude")
+    taken = [path for path in wanted if path in had and path in included]
+    if not taken:
+        raise ConfigError(
+            f"config.init: no parameter of {init.model} is one of this run's and chosen; "
+            "leave config.model as it is there, and check config.init.include and exclude"
+        )
+    left, new = ([path for path in tree if path not in taken] for tree in (had, wanted))
+    return Choice(taken, left, new)
+
+
+def report_line(report: Mapping[str, Any]) -> str:
+    """Returns the report as a line for a person."""
+    listed = [
+        f"{len(report[kind]):,} {kind}" + (f" ({', '.join(report[kind])})" if report[kind] else "")
+        for kind in ("left", "new")
+    ]
+    return (
+        f"init: {report['model']}, step {report['checkpoint']:,}: {len(report['taken']):,} parameters taken, "
+        f"{', '.join(listed)}"
+    )
+
+
+def _load(config: Config, workdir: Workdir) -> tuple[LoadedModel, Origin]:
+    """Reads a base, and compares it with the one that was recorded, if there is one."""
+    recorded, folder = workdir.load_origin(), _absolute(config.init.model)
+    again = recorded is not None and recorded.model == folder
+    base = load_model(folder, str(recorded.step) if recorded and again else config.init.checkpoint)
+    digest = digest_arrays(by_path(base.params))
+    if recorded is not None and digest != recorded.digest:
+        raise CheckpointError(
+            f"{workdir.root}: began with the parameters of {recorded.model}, step {recorded.step:,}; those of"
+            f" {folder}, step {base.step:,}, are others; give the old ones, or choose another --workdir"
+        )
+    first = of_first(int(digest[:7], 16))
+    if not everywhere(first == int(digest[:7], 16)):
+        raise CheckpointError(f"{folder}: another process reads other parameters there; name its checkpoint")
+    settings = to_dict(base.config)
+    return base, Origin(folder, base.step, digest, {name: settings[name] for name in BASE_SECTIONS})
+
+
+def _absolute(folder: str) -> str:
+    return str(Path(folder).expanduser().absolute())
+
+
+def _other_pieces(base: LoadedModel, tokenizer: Tokenizer, choice: Choice) -> list[str]:
+    rows = [path for path in choice.taken if path.split("/")[-1] in _BY_PIECE]
+    if base.tokenizer.digest == tokenizer.digest or not rows:
+        return []
+    return [
+        f"{', '.join(rows)}: rows are those of its own tokenizer, and this run has another; remove the run's "
+        "folder tokenizer/, or set --config.init.exclude='embedding|logits_bias'"
+    ]
+
+
+def _misfits(had: Mapping[str, Any], wanted: Mapping[str, Any], choice: Choice) -> list[str]:
+    """Returns a line for each parameter of another shape or dtype."""
+    lines = []
+    for path in choice.taken:
+        theirs, ours = (f"{x.dtype}{list(x.shape)}" for x in (had[path], wanted[path]))
+        if theirs != ours:
+            lines.append(
+                f"{path} is {theirs}, this run's is {ours}; leave config.model as it is there, "
+                "or leave the parameter out with config.init.exclude"
+            )
+    return lines
