@@ -96,7 +96,8 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> None:
 def _translate(args: argparse.Namespace) -> None:
     from transformer.run.translate import translate
 
-    translate(args.model, args.checkpoint, args.input, args.output, args.n_best, _decode_options(args))
+    files, portion = (args.input, args.output), (args.shard, args.resume)
+    translate(args.model, args.checkpoint, *files, args.n_best, _decode_options(args), *portion)
 
 
 def _score(args: argparse.Namespace) -> None:
@@ -253,6 +254,10 @@ def _add_translate(verbs: argparse._SubParsersAction) -> None:
     p.add_argument("--input", metavar="FILE", help="source text; default: standard input")
     p.add_argument("--output", metavar="FILE", help="default: standard output")
     p.add_argument("--n_best", type=int, metavar="N", help="print the N best outputs of a line, with scores")
+    p.add_argument("--shard", metavar="I/N", help="translate only the I-th of N parts of --input")
+    p.add_argument(
+        "--resume", action="store_true", help="continue --output, where the same command stopped before"
+    )
     _add_decode(p)
     p.set_defaults(run=_translate)
 

@@ -91,11 +91,11 @@ def _decode(raw: bytes, name: str, number: int) -> str:
 
 
 @contextlib.contextmanager
-def line_writer(path: str | None) -> Iterator[Callable[[Iterable[str]], None]]:
+def line_writer(path: str | None, append: bool = False) -> Iterator[Callable[[Iterable[str]], None]]:
     """Opens a file, or standard output for None, and gives the function that writes lines to it.
 
-    Every call ends in a flush. A line end inside a line would shift all that follow: it becomes a
-    space.
+    With `append` they come after what the file has already. Every call ends in a flush. A line end inside
+    a line would shift all that follow: it becomes a space.
 
     Raises:
       DataError: if the file cannot be written.
@@ -110,7 +110,7 @@ def line_writer(path: str | None) -> Iterator[Callable[[Iterable[str]], None]]:
         yield write
         return
     try:
-        opened = Path(path).open("wb")  # noqa: SIM115 - closed below; its own errors are told apart here
+        opened = Path(path).open("ab" if append else "wb")  # noqa: SIM115 - closed below; its own errors are told apart here
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from None
     with opened as file:

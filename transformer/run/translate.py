@@ -1,13 +1,19 @@
 """Text through a model: translate and score files or streams."""
 
+import dataclasses
 import time
 from typing import Any
 
+from transformer.config import replace_decode
 from transformer.errors import DataError
+from transformer.inference.model_directory import load_model
 from transformer.inference.scorer import Scorer
 from transformer.inference.translator import Translator
+from transformer.io.digests import digest_arrays
 from transformer.io.progress import Progress
-from transformer.io.text import line_writer, read_lines, stream_blocks
+from transformer.io.text import line_writer, read_lines
+from transformer.paths import by_path
+from transformer.run.portions import blocks_of, continue_output, shard_lines
 
 _BLOCK = 2048  # lines that are sorted by length together
 
@@ -19,6 +25,8 @@ def translate(
     output: str | None,
     n_best: int | None,
     options: dict[str, Any],
+    shard: str | None = None,
+    resume: bool = False,
 ) -> None:
     """Translates a file or standard input, line by line, in order.
 
@@ -29,15 +37,26 @@ def translate(
       output: output file; None: standard output.
       n_best: outputs for each line, written with line number and scores; None: the best, alone.
       options: search options to change.
+      shard: "I/N": only the I-th of N parts of the input; None: all of it.
+      resume: continue an output that the same command began.
 
     Raises:
       UserError: if the model, the input or an option cannot be used.
     """
-    translator = Translator.load(model, checkpoint)
+    loaded = load_model(model, checkpoint)
+    translator = Translator.of(loaded)
     progress = Progress(None, time.monotonic)
-    start, done = time.monotonic(), 0
-    with line_writer(output) as write:
-        for block in stream_blocks(source, _BLOCK):
+    lines, done = shard_lines(source, shard), 0
+    if resume:
+        search = dataclasses.asdict(replace_decode(loaded.config.decode, options)) | {"batch_size": 0}
+        digest = digest_arrays(by_path(loaded.params))
+        maker = {"model": digest, "search": search, "shard": shard, "n_best": n_best}
+        done = continue_output(source, output, n_best or 1, maker)
+        progress.note(f"{output}: {done:,} lines are done already")
+    start, first = time.monotonic(), lines.start + done
+    done = first
+    with line_writer(output, append=resume) as write:
+        for block in blocks_of(source, range(done, lines.stop), _BLOCK):
             found = translator.translate_n_best(block, n_best or 1, first_line=done, **options)
             if n_best is None:
                 write([best[0].text for best in found])
@@ -50,7 +69,8 @@ def translate(
                     ]
                 )
             done += len(block)
-            progress.show(f"translated {done:,} lines  {done / (time.monotonic() - start):,.1f} lines/s")
+            rate = (done - first) / (time.monotonic() - start)
+            progress.show(f"translated {done - lines.start:,} lines  {rate:,.1f} lines/s")
     progress.close()
     report_split(translator, progress)
 

@@ -1,0 +1,96 @@
+"""Long files translated in portions: one of several shards, continued where an earlier command stopped."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformer.errors import ConfigError, DataError
+from transformer.io.text import stream_blocks
+from transformer.io.workdir import write_json
+
+_EVERY = 1 << 62  # lines
+
+
+def shard_lines(source: str | None, shard: str | None) -> range:
+    """Returns the numbers of the lines of a shard "I/N" of a file, from 0: N parts of like length, in order.
+
+    Raises:
+      ConfigError: if `shard` cannot be read, or `source` is standard input.
+    """
+    if shard is None:
+        return range(_EVERY)
+    found = re.fullmatch(r"([0-9]+)/([0-9]+)", shard)
+    index, parts = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= index <= parts:
+        raise ConfigError(f"--shard: {shard}: expected I/N with I from 1 to N, for example 2/8")
+    if source is None:
+        raise ConfigError("--shard: needs --input, a file: its lines are counted first")
+    count = sum(map(len, stream_blocks(source, 4096)))
+    return range(count * (index - 1) // parts, count * index // parts)
+
+
+def blocks_of(source: str | None, lines: range, size: int) -> Iterator[list[str]]:
+    """Yields the lines with these numbers in lists of at most `size`, each as soon as it is there."""
+    number = 0
+    for block in stream_blocks(source, size):
+        chosen = block[max(lines.start - number, 0) : max(lines.stop - number, 0)]
+        number += len(block)
+        if chosen:
+            yield chosen
+        if number >= lines.stop:
+            return
+
+
+def continue_output(source: str | None, output: str | None, each: int, maker: Mapping[str, Any]) -> int:
+    """Makes an output ready to be continued, and returns how many of its input lines are done.
+
+    What makes the outputs is kept beside them, in `<output>.json`; half a line at the end is cut off.
+
+    Args:
+      source: the input file.
+      output: the output file; may not exist yet.
+      each: output lines for each input line.
+      maker: all that outputs depend on besides the input, as JSON values.
+
+    Raises:
+      ConfigError: if one of the files is a standard stream.
+      DataError: if the output was made of another input, by another model, or with other options.
+    """
+    if source is None or output is None:
+        raise ConfigError("--resume: needs --input and --output, two files")
+    with open(source, "rb") as file:
+        wanted = {"input": hashlib.file_digest(file, "sha256").hexdigest(), **maker}
+    record, path = Path(output + ".json"), Path(output)
+    if not path.exists():
+        write_json(record, wanted)
+        return 0
+    try:
+        had = json.loads(record.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{output}: exists, and {record} does not: it was not begun with --resume; "
+            "remove it, or choose another --output"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{record}: cannot be read: {error}; remove it and {output}") from None
+    if had != wanted:
+        keys = [key for key in wanted if not isinstance(had, dict) or had.get(key) != wanted[key]]
+        raise DataError(
+            f"{output}: was begun with another {', '.join(keys)}; remove it, or choose another --output"
+        )
+    return _cut(path, each)
+
+
+def _cut(path: Path, each: int) -> int:
+    """Cuts off what is not the whole output of an input line; returns the number of those that are whole."""
+    lines = whole = size = 0
+    with path.open("r+b") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                lines, size = lines + 1, size + len(line)
+                whole = size if lines % each == 0 else whole
+        file.truncate(whole)
+    return lines // each
