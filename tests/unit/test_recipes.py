@@ -9,8 +9,9 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from transformer import recipes
 from transformer.cli import _parser
-from transformer.config import PRESETS, Config, flat
+from transformer.config import BASE_SECTIONS, PRESETS, Config, flat, to_dict
 from transformer.errors import ConfigError
 from transformer.io.metrics_file import read_metrics
 from transformer.recipes import load_config
@@ -34,10 +35,24 @@ SIZES = {
     "decode.max_extra_length": 2,
     "run.num_steps": 1,
     "run.eval_lines": 2,
+    "init.model": "",
+    "lora.rank": 0,
 }
 
 # Between them they have nearly every option that recipes set; the others' steps are in `make test-slow`.
 OFTEN = ("iwslt14_de_en", "multi30k_en_de_tiny", "text", "wmt14_en_de_big")
+
+
+@pytest.fixture(autouse=True)
+def bases(monkeypatch):
+    """The run that a recipe starts from is that of another recipe, of its name."""
+
+    def settings(folder):
+        assert folder.parent.name == "runs"
+        return to_dict(load_config(f"configs/{folder.name}.py", []))
+
+    monkeypatch.setattr(recipes, "_settings", settings)
+
 
 every_recipe = pytest.mark.parametrize("recipe", RECIPES)
 
@@ -134,6 +149,11 @@ def test_only_what_differs_is_set(recipe, monkeypatch):
     config = load_config(recipe, [])
     preset = {f"model.{key}": size for key, size in PRESETS[config.model.preset].items()}
     defaults = flat(Config()) | preset
+    if config.init.model:
+        base = recipes._settings(Path(config.init.model))
+        defaults |= {
+            f"{section}.{key}": base[section][key] for section in BASE_SECTIONS for key in base[section]
+        }
     values = flat(config)
     targets = [
         ast.unparse(target).removeprefix("config.")
