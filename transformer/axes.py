@@ -66,13 +66,24 @@ def param_letters(path: str, ndim: int) -> str:
     Raises:
       ValueError: if not exactly one rule matches, or the rank is another.
     """
-    found = [letters for pattern, letters in PARAM_AXES if re.search(pattern, path)]
+    whole, adapter, factor = path.rpartition("/lora_")
+    found = [letters for pattern, letters in PARAM_AXES if re.search(pattern, whole if adapter else path)]
     if len(found) != 1:
         raise ValueError(f"{path}: {len(found)} rules of axes.PARAM_AXES match, expected exactly 1")
     letters = "L" + found[0] if "/layers/" in path else found[0]
+    if adapter:
+        stack, inputs, outputs = factor_letters(letters)
+        letters = f"{stack}{inputs}_" if factor == "a" else f"{stack}_{outputs}"
     if len(letters) != ndim:
         raise ValueError(f"{path}: rank {ndim}, but axes.PARAM_AXES says {letters}")
     return letters
+
+
+def factor_letters(letters: str) -> tuple[str, str, str]:
+    """Returns the letters of a matrix in three parts: of stacked layers, of its inputs, of its outputs."""
+    stack, rest = ("L", letters[1:]) if letters.startswith("L") else ("", letters)
+    cut = 2 if rest.startswith("HK") else 1
+    return stack, rest[:cut], rest[cut:]
 
 
 def param_specs(params: Any) -> Any:

@@ -156,6 +156,7 @@ class OptimConfig:
     weight_decay: float = 0.0  # adamw and lion; on matrices only
     clip_norm: float = 0.0  # largest global gradient norm; 0: no clipping
     accumulation_steps: int = 1  # parts that a step's batch is computed in
+    freeze: str = ""  # regular expression: parameters whose path has it are not trained
     ema_decay: float = 0.0  # moving average of the weights, used to evaluate and translate; 0: none
     label_smoothing: float = 0.1
     loss_chunk: int = 512  # tokens whose logits exist at one time
@@ -188,6 +189,16 @@ class InitConfig:
     checkpoint: str = "best"  # of that folder: best, last, or a step
     include: str = ""  # regular expression: only parameters whose path has it are taken; empty: all
     exclude: str = ""  # regular expression: these are not
+    vocabulary: Literal["base", "transplant"] = "base"  # transplant: another tokenizer, rows made of old ones
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters, trained and saved instead of the parameters of `init.model` (Hu et al. 2021)."""
+
+    rank: int = 0  # 0: none
+    alpha: float = 16.0  # adapters are multiplied by alpha / rank
+    targets: str = "(query|key|value|out|wi|wi_linear|wo)/kernel$"  # regular expression of their paths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,6 +243,7 @@ class Config:
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     init: InitConfig = InitConfig()
+    lora: LoraConfig = LoraConfig()
     decode: DecodeConfig = DecodeConfig()
     mesh: MeshConfig = MeshConfig()
     run: RunConfig = RunConfig()

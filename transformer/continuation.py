@@ -109,7 +109,12 @@ FIXED = frozenset(
         "data.workers",  # each packs a share of the pairs
         "init.include",
         "init.exclude",
+        "init.vocabulary",
+        "lora.rank",
+        "lora.alpha",
+        "lora.targets",
         "optim.name",
+        "optim.freeze",  # the optimizer has nothing to go on with for others
         "optim.ema_decay",  # a run without an average has none to go on with
         "run.init_seed",
         "run.dropout_seed",

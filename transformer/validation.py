@@ -17,7 +17,7 @@ _FRACTIONS = {  # 0 to below 1
     "optim.beta2",
 }
 _SHARES = {"decode.top_p", "tokenizer.character_coverage", "optim.decay_fraction"}  # above 0 to 1
-_EXPRESSIONS = {"init.include", "init.exclude"}
+_EXPRESSIONS = {"init.include", "init.exclude", "optim.freeze", "lora.targets"}
 _POSITIVE = (
     "model.d_model",
     "model.d_ff",
@@ -127,9 +127,21 @@ def _together(config: "Config") -> Iterator[str]:
             f"run.best_metric: '{run.best_metric}' needs translations, but run.eval_lines is 0; "
             "set best_metric=nll or eval_lines above 0"
         )
+    if config.lora.rank:
+        yield from _lora(config)
     sizes = dataclasses.astuple(config.mesh)
     if not all(s == -1 or s > 0 for s in sizes) or sizes.count(-1) > 1:
         yield f"mesh: sizes must be above 0 and at most one -1, got {sizes}"
+
+
+def _lora(config: "Config") -> Iterator[str]:
+    """Yields what adapters do not go together with."""
+    if not config.init.model:
+        yield "lora.rank: adapters need the model that they are added to; set config.init.model"
+    if config.init.include or config.init.exclude or config.init.vocabulary != "base":
+        yield "init.include, exclude, vocabulary: with adapters every parameter is the base's; leave them out"
+    if config.optim.freeze:
+        yield "optim.freeze: with lora.rank only adapters are trained; leave it out"
 
 
 def _relative(config: "Config") -> Iterator[str]:

@@ -152,3 +152,15 @@ def test_settings_come_from_the_base(settings, base, tmp_path):
     assert load_config(str(recipe), given, recorded).decode.beam_size == 4  # stated, though the default
     with pytest.raises(ConfigError, match=r"nowhere: has no config.json; give the folder of a run"):
         load_config(str(recipe), ["--config.init.model=nowhere"])
+
+
+def test_another_tokenizer_is_transplanted(settings, base, tmp_path, capsys):
+    config = one_still_step(settings, base, init={"vocabulary": "transplant"}, tokenizer={"vocab_size": 44})
+    train(config, str(tmp_path / "run"))
+    old, new = params_of(base, 2), params_of(tmp_path / "run", 1)
+    table = "params['shared']['embedding']"
+    assert old.keys() == new.keys() and new[table].shape == (44, 16)
+    assert all(np.array_equal(old[key], new[key]) for key in old if key != table)
+    report = next(line for line in read_metrics(tmp_path / "run") if line["split"] == "init")
+    assert sum(report["pieces"]["source"].values()) == 44 and not report["new"]
+    assert f"source pieces: {report['pieces']['source']['equal']} as they were" in capsys.readouterr().err

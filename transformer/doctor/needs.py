@@ -49,7 +49,10 @@ def check_config(config: Config, root: str | None) -> Iterator[Finding]:
 
 
 def vocabularies(config: Config, workdir: Workdir) -> tuple[int, int]:
-    """Returns the source and target pieces of the run's tokenizer, or of the one that it will train."""
+    """Returns the source and target pieces of the run's tokenizer, or of the one that it will have."""
+    of_base = config.init.model and config.init.vocabulary == "base"
+    if of_base and not Tokenizer.exists(workdir.tokenizer):
+        workdir = Workdir(config.init.model)
     if not Tokenizer.exists(workdir.tokenizer):
         return config.tokenizer.vocab_size, config.tokenizer.vocab_size
     tokenizer = Tokenizer.load(workdir.tokenizer)

@@ -12,9 +12,12 @@ from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError
 from transformer.io.arrays import read_item
 from transformer.io.checkpoint_folder import best_steps, complete_steps, scored_steps
+from transformer.io.digests import digest_arrays
 from transformer.io.workdir import Workdir
+from transformer.model.lora import merged, new_adapters
 from transformer.model.size import parameter_shapes
 from transformer.model.transformer import Transformer
+from transformer.paths import by_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,7 @@ def load_model(path: str | Path, checkpoint: str = "best") -> LoadedModel:
     tokenizer = Tokenizer.load(workdir.tokenizer)
     model = Transformer(config.model, tokenizer.source_vocab, tokenizer.target_vocab, tokenizer.special.start)
     step = choose_step(workdir.checkpoints, checkpoint, config.run.best_metric, workdir.root)
-    params = restore_params(workdir.checkpoints, step, model, config)
+    params = restore_params(workdir, step, model, config)
     return LoadedModel(config, tokenizer, model, params, step)
 
 
@@ -76,15 +79,42 @@ def choose_step(checkpoints: Path, wanted: str, metric: str, root: Path) -> int:
     return int(wanted)
 
 
-def restore_params(checkpoints: Path, step: int, model: Transformer, config: Config) -> Any:
-    """Returns the parameters of a checkpoint on the first device: the moving average if there is one."""
-    item = "ema" if config.optim.ema_decay else "params"
-    return read_item(checkpoints, step, item, param_shapes(model))
+def restore_params(workdir: Workdir, step: int, model: Transformer, config: Config) -> Any:
+    """Returns the parameters of a checkpoint on the first device: the moving average if there is one.
+
+    Adapters are merged with the model that they belong to, which has to be where it was.
+
+    Raises:
+      CheckpointError: if the checkpoint cannot be used, or that model is another by now.
+    """
+    item, shapes = "ema" if config.optim.ema_decay else "params", parameter_shapes(model)
+    if not config.lora.rank:
+        return read_item(workdir.checkpoints, step, item, _on_first_device(shapes))
+    base = _base(workdir)
+    like = jax.eval_shape(lambda: new_adapters(jax.random.key(0), shapes, config.lora))
+    adapters = read_item(workdir.checkpoints, step, item, _on_first_device(like))
+    return jax.jit(merged, static_argnums=2)(base, adapters, config.lora)
 
 
-def param_shapes(model: Transformer) -> Any:
-    """Returns the shapes and dtypes of a model's parameters, to be placed on the first device."""
+def _base(workdir: Workdir) -> Any:
+    """Returns the parameters that a run's adapters belong to."""
+    origin = workdir.load_origin()
+    if origin is None:
+        raise CheckpointError(f"{workdir.init_file}: is missing: it names the model that adapters belong to")
+    try:
+        params = load_model(origin.model, str(origin.step)).params
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{workdir.root}: its adapters belong to {origin.model}, step {origin.step:,}: {error}"
+        ) from None
+    if digest_arrays(by_path(params)) != origin.digest:
+        raise CheckpointError(
+            f"{workdir.root}: its adapters belong to {origin.model}, step {origin.step:,}, "
+            "which has other parameters now; put the old ones back"
+        )
+    return params
+
+
+def _on_first_device(shapes: Any) -> Any:
     device = SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), parameter_shapes(model)
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)

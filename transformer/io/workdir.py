@@ -75,7 +75,7 @@ class Workdir:
         """
         try:
             return Origin(**json.loads(self.init_file.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{self.init_file}: cannot be read: {error}") from None

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from transformer.config import InitConfig, LoraConfig
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError
 from transformer.inference.model_directory import restore_params
@@ -49,11 +50,12 @@ def average(model: str, output: str, last: int | None = None, best: int | None =
     )
     total = None
     for step in steps:
-        params = jax.tree.map(np.asarray, restore_params(folder, step, module, config))
+        params = jax.tree.map(np.asarray, restore_params(source, step, module, config))
         part = jax.tree.map(lambda x: x.astype(np.float64) / len(steps), params)
         total = part if total is None else jax.tree.map(np.add, total, part)
     mean = jax.tree.map(lambda m, x: m.astype(x.dtype), total, params)
-    averaged = dataclasses.replace(config, optim=dataclasses.replace(config.optim, ema_decay=0.0))
+    optim = dataclasses.replace(config.optim, ema_decay=0.0)
+    averaged = dataclasses.replace(config, optim=optim, init=InitConfig(), lora=LoraConfig())
     tokenizer.save(target.tokenizer)
     written = Checkpoints(target.checkpoints, config.run)
     written.save(max(steps), {"params": mean}, {"averaged": sorted(steps)})

@@ -19,7 +19,7 @@ from transformer.model.transformer import Transformer
 from transformer.run.prepare import PreparedData, prepare_data
 from transformer.run.train import say
 from transformer.steps.collectives import Collective, collectives, compile_step
-from transformer.steps.state import TrainState, init_state, state_shardings
+from transformer.steps.state import TrainState, init_state, state_shardings, trained_part
 from transformer.training.optimizer import make_optimizer
 
 
@@ -95,15 +95,15 @@ def state_lines(model: Transformer, config: Config, mesh: Mesh, rows: int, row_l
 
     optim, own = config.optim, rows // row_shards(mesh) // config.optim.accumulation_steps
     whole = memory_estimate(model, optim.name, own, row_length, optim.ema_decay > 0, optim.loss_chunk)
-    params = _tree_bytes(state.params, shardings.params)
     held = {
-        "parameters": params,
+        "parameters": _tree_bytes(state.params, shardings.params),
+        "parameters that stay": _tree_bytes(state.fixed, shardings.fixed),
         "optimizer": _tree_bytes(state.opt_state, shardings.opt_state),
         "moving average": _tree_bytes(state.ema, shardings.ema),
     }
     needed = {
         "whole state": sum(held.values()),
-        "gradients": params,
+        "gradients": _tree_bytes(*(trained_part(t.params, optim.freeze) for t in (state, shardings))),
         "gathered parameters": round(parameter_bytes(model, mesh.shape)[0]) if mesh.shape["fsdp"] > 1 else 0,
         "activations, about": whole["activations"],  # counted as if tensor were 1
     }

@@ -1,10 +1,11 @@
 """Parameters that a new run starts from: those of another model directory (`config.init`)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from transformer.config import BASE_SECTIONS, Config, InitConfig, to_dict
 from transformer.data.tokenizer import Tokenizer
@@ -14,6 +15,8 @@ from transformer.io.agreement import everywhere, of_first
 from transformer.io.digests import digest_arrays
 from transformer.io.workdir import Origin, Workdir, write_json
 from transformer.paths import by_path, chosen
+from transformer.run.transplant import transplanted
+from transformer.steps.state import TrainState, count_numbers, trained_part
 
 _BY_PIECE = ("embedding", "logits_bias")  # names of parameters with a row for each piece
 
@@ -44,18 +47,19 @@ def base_tokenizer(config: Config) -> Tokenizer:
 
 
 def initial_parameters(
-    config: Config, workdir: Workdir, tokenizer: Tokenizer, like: Any
+    config: Config, workdir: Workdir, tokenizer: Tokenizer, like: TrainState, note: Callable[[str], None]
 ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
-    """Reads the base of a new run, and records which it was.
+    """Reads the base of a run, and records which it was.
 
     Args:
       config: the run; `init.model` is given.
       workdir: its folder.
       tokenizer: its tokenizer.
-      like: its parameters, as jax.ShapeDtypeStruct with shardings.
+      like: its state, as jax.ShapeDtypeStruct with shardings.
+      note: takes a line for the user.
 
     Returns:
-      (parameters by path, a report for metrics.jsonl).
+      (the model's parameters by path, a report for metrics.jsonl).
 
     Raises:
       CheckpointError: if the base is not the one that the run began with, or with every array of another
@@ -63,13 +67,28 @@ def initial_parameters(
       ConfigError: if no parameter is chosen.
     """
     base, origin = _load(config, workdir)
-    had, wanted = by_path(base.params), by_path(like)
+    had, wanted = by_path(base.params), by_path(like.params if like.fixed is None else like.fixed)
+    coverage: dict[str, Any] = {}
+    if config.init.vocabulary == "transplant":
+        had, found = transplanted(jax.tree.map(np.asarray, had), base.config.model, base.tokenizer, tokenizer)
+        coverage = {"pieces": {side: counts._asdict() for side, counts in found.items()}}
     choice = choose(had, wanted, config.init)
-    if faults := [*_other_pieces(base, tokenizer, choice), *_misfits(had, wanted, choice)]:
+    faults = _misfits(had, wanted, choice)
+    if not coverage:
+        faults += _other_pieces(base, tokenizer, choice)
+    if config.lora.rank:
+        faults += [f"has no {path}, and adapters alone are trained and saved" for path in choice.new]
+    if faults:
         raise CheckpointError("\n".join(f"config.init.model: {config.init.model}: {f}" for f in faults))
     if jax.process_index() == 0:
         write_json(workdir.init_file, origin._asdict())
-    report = {**choice._asdict(), "model": origin.model, "checkpoint": origin.step, "digest": origin.digest}
+    sizes = {
+        "trained": count_numbers(trained_part(like.params, config.optim.freeze)),
+        "parameters": count_numbers(wanted),
+    }
+    source = {"model": origin.model, "checkpoint": origin.step, "digest": origin.digest}
+    report = {**choice._asdict(), **source, **sizes, **coverage}
+    note(report_line(report))
     return {path: jax.device_put(had[path], wanted[path].sharding) for path in choice.taken}, report
 
 
@@ -114,9 +133,16 @@ def report_line(report: Mapping[str, Any]) -> str:
         f"{len(report[kind]):,} {kind}" + (f" ({', '.join(report[kind])})" if report[kind] else "")
         for kind in ("left", "new")
     ]
+    trained, every = report["trained"], report["parameters"]
+    pieces = "".join(
+        f"; {side} pieces: {counts['equal']:,} as they were, {counts['composed']:,} composed of old ones, "
+        f"{counts['unknown']:,} with unknown characters"
+        for side, counts in report.get("pieces", {}).items()
+    )
     return (
         f"init: {report['model']}, step {report['checkpoint']:,}: {len(report['taken']):,} parameters taken, "
-        f"{', '.join(listed)}"
+        f"{', '.join(listed)}; {trained:,} of the model's {every:,} are trained ({trained / every:.2%})"
+        f"{pieces}"
     )
 
 
@@ -148,7 +174,7 @@ def _other_pieces(base: LoadedModel, tokenizer: Tokenizer, choice: Choice) -> li
         return []
     return [
         f"{', '.join(rows)}: rows are those of its own tokenizer, and this run has another; remove the run's "
-        "folder tokenizer/, or set --config.init.exclude='embedding|logits_bias'"
+        "folder tokenizer/, or set --config.init.vocabulary=transplant"
     ]
 
 

@@ -24,13 +24,14 @@ from transformer.io.ranking import is_better
 from transformer.io.runlog import RunLog, SilentLog
 from transformer.io.workdir import Workdir
 from transformer.model.transformer import Transformer
+from transformer.paths import nested
 from transformer.run.dev import evaluate_dev
 from transformer.run.health import Health
-from transformer.run.initial import check_origin, initial_parameters, report_line
+from transformer.run.initial import check_origin, initial_parameters
 from transformer.run.prepare import PreparedData
 from transformer.run.signals import StopRequest
 from transformer.steps.replicas import find_drift
-from transformer.steps.state import TrainState, all_finite, init_state, state_shardings
+from transformer.steps.state import TrainState, all_finite, init_state, model_params, state_like
 from transformer.steps.train_step import dropout_key, jit_steps
 from transformer.training.optimizer import make_optimizer
 
@@ -94,7 +95,7 @@ class Run:
         self.batches = iter(
             training_batches(data.train, data.weights, config.data, config.row_length, augment)
         )
-        self.begun_with: dict[str, Any] = {}
+        self.base: dict[str, Any] = {}
         self.state, self.position = self._restored_or_new()
         if self.position.step:
             check_origin(config, workdir)
@@ -113,42 +114,31 @@ class Run:
             self.log = SilentLog(goodput)
         if not self.position.step:
             self.log.record("data", 0, data.counts)
-            if self.begun_with:
-                self.log.record("init", 0, self.begun_with)
+            if self.base:
+                self.log.record("init", 0, self.base)
 
     def _restored_or_new(self) -> tuple[TrainState, Position]:
         """Returns the newest sound checkpoint, or step 0."""
         new = Position(self.config.run.best_metric)
-        shapes = jax.eval_shape(lambda: init_state(self.model, self.tx, self.config))
-        like = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            shapes,
-            state_shardings(shapes, self.mesh),
-        )
+        like, run = state_like(self.model, self.tx, self.config, self.mesh), self.config.run
         if jax.process_index() == 0:
-            size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes.items()))
-            check_space(
-                self.workdir.checkpoints, size, self.config.run.keep_latest + self.config.run.keep_best
-            )
+            size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like.items()))
+            check_space(self.workdir.checkpoints, size, run.keep_latest + run.keep_best)
         with self.goodput.spent("restoring"):
             found = self.checkpoints.restore_newest(like.items(), strict=self.strict)
+        base: dict[str, jax.Array] = {}
+        if self.config.init.model and (found is None or like.fixed):
+            pieces = self.data.tokenizer
+            base, self.base = initial_parameters(self.config, self.workdir, pieces, like, self.note)
         if found is None:
-            return self._new_state(like.params), new
+            return init_state(self.model, self.tx, self.config, self.mesh, base), new
         items, saved = found
         position = Position(**saved)
         if position.metric != new.metric:  # values of two metrics do not compare
             position = dataclasses.replace(position, metric=new.metric, best=None, stale=0)
         step = jax.device_put(jnp.int32(position.step), like.step.sharding)
-        return TrainState(step, items["params"], items["optimizer"], items.get("ema")), position
-
-    def _new_state(self, like: Any) -> TrainState:
-        """Returns the state of step 0, with the parameters of `init.model` if there is one."""
-        given: dict[str, jax.Array] = {}
-        if self.config.init.model:
-            tokenizer = self.data.tokenizer
-            given, self.begun_with = initial_parameters(self.config, self.workdir, tokenizer, like)
-            self.note(report_line(self.begun_with))
-        return init_state(self.model, self.tx, self.config, self.mesh, given)
+        fixed = nested(base) if like.fixed else None
+        return TrainState(step, items["params"], items["optimizer"], items.get("ema"), fixed), position
 
     def loop(self) -> None:
         """Runs the remaining steps.
@@ -314,6 +304,8 @@ class Run:
             with self.goodput.spent("saving"):
                 self.checkpoints.wait()
         params = self.state.params if self.state.ema is None else self.state.ema
+        if self.state.fixed is not None:
+            params = jax.jit(model_params, static_argnums=2)(params, self.state.fixed, self.config.lora)
         with self.log.busy("evaluating"), self.stop.at_once():  # the state is saved
             scores = evaluate_dev(params, self.eval_step, self.model, self.data, self.config, self.mesh)
         if scores:

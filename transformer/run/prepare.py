@@ -113,7 +113,7 @@ def _tokenizer(config: Config, workdir: Workdir, corpora: Sequence[Corpus], note
                 "or remove the folder to train a new one"
             )
         return tokenizer
-    if config.init.model:
+    if config.init.model and config.init.vocabulary == "base":
         return base_tokenizer(config)
     total = sum(map(len, corpora))
     every = -(-total // config.tokenizer.max_training_lines)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from transformer.config import Config
 from transformer.data.batch import Batch
 from transformer.model.transformer import Transformer
-from transformer.steps.state import init_state, state_shardings
+from transformer.steps.state import state_like
 from transformer.steps.train_step import dropout_key, jit_steps
 from transformer.training.optimizer import make_optimizer
 
@@ -185,14 +185,9 @@ def compile_step(
       row_length: positions of a row, on both sides.
     """
     tx = make_optimizer(model.config, config.optim, config.run.num_steps)
-    shapes = jax.eval_shape(lambda: init_state(model, tx, config))
-
-    def placed(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-    state = jax.tree.map(placed, shapes, state_shardings(shapes, mesh))
+    state = state_like(model, tx, config, mesh)
     batch = Batch(*(jax.ShapeDtypeStruct((rows, row_length), jnp.int32),) * 6)
     key = jax.eval_shape(lambda: dropout_key(config.run))
     with jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext():
-        step: Any = jit_steps(model, tx, config, mesh, shapes)[0]
+        step: Any = jit_steps(model, tx, config, mesh, state)[0]
         return step.lower(state, batch, key, None).compile()

@@ -9,9 +9,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from transformer.axes import param_specs
-from transformer.config import Config
+from transformer.config import Config, LoraConfig
+from transformer.errors import ConfigError
+from transformer.model.lora import merged, new_adapters
 from transformer.model.transformer import Transformer
-from transformer.paths import by_path, nested
+from transformer.paths import by_path, chosen, nested
 
 
 class TrainState(NamedTuple):
@@ -20,19 +22,51 @@ class TrainState(NamedTuple):
     Attributes:
       step: scalar int32, finished optimizer steps.
       params: parameters.
-      opt_state: the optimizer's moments and count.
+      opt_state: the optimizer's moments and count, of the parameters that are trained.
       ema: moving average of the parameters, or None.
+      fixed: None; or the model's parameters, where `params` are adapters of them. Nothing changes them.
     """
 
     step: jax.Array
     params: Any
     opt_state: Any
     ema: Any
+    fixed: Any = None
 
     def items(self) -> dict[str, Any]:
         """Returns the pytrees that a checkpoint holds, by their names there."""
         items = {"params": self.params, "optimizer": self.opt_state}
         return items if self.ema is None else {**items, "ema": self.ema}
+
+
+def trained_part(params: Any, freeze: str) -> Any:
+    """Returns those of the parameters that are trained: all but those whose path has `freeze`.
+
+    Raises:
+      ConfigError: if the expression is found in no path, or in all of them.
+    """
+    if not freeze:
+        return params
+    leaves = by_path(params)
+    frozen = chosen(freeze, leaves, "optim.freeze")
+    if len(frozen) == len(leaves):
+        raise ConfigError(f"config.optim.freeze: {freeze!r} is found in every path; nothing is left to train")
+    return nested({path: x for path, x in leaves.items() if path not in frozen})
+
+
+def with_part(params: Any, part: Any) -> Any:
+    """Returns `params` with those of `part` in their places."""
+    return nested({**by_path(params), **by_path(part)})
+
+
+def count_numbers(tree: Any) -> int:
+    """Returns how many numbers the arrays of a tree have."""
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def model_params(params: Any, fixed: Any, lora: LoraConfig) -> Any:
+    """Returns what the model computes with; `params` and `fixed` as in `TrainState`."""
+    return params if fixed is None else merged(fixed, params, lora)
 
 
 def init_state(
@@ -47,7 +81,7 @@ def init_state(
     Args:
       model: the model; `tx` and `config` are its optimizer and run.
       mesh: devices.
-      given: parameters by path; those that are missing are drawn from `config.run.init_seed`.
+      given: the model's parameters by path; those that are missing are drawn from `config.run.init_seed`.
     """
 
     def init(key: jax.Array, given: Mapping[str, jax.Array]) -> TrainState:
@@ -55,8 +89,12 @@ def init_state(
         ids = jnp.ones((1, 1), jnp.int32)
         params = model.init(key, ids, ids, 0 * ids, ids, ids, 0 * ids)["params"]
         params = nested({**by_path(params), **given})
+        fixed = None
+        if config.lora.rank:
+            fixed, params = params, new_adapters(jax.random.fold_in(key, 1), params, config.lora)
         ema = jax.tree.map(jnp.copy, params) if config.optim.ema_decay else None
-        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), ema)
+        opt_state = tx.init(trained_part(params, config.optim.freeze))
+        return TrainState(jnp.zeros((), jnp.int32), params, opt_state, ema, fixed)
 
     inputs = jax.random.key(config.run.init_seed), given or {}
     if mesh is None:
@@ -71,8 +109,10 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
     Moments and averages lie like their parameters: their paths end alike and their shapes are
     equal. All else is replicated.
     """
-    specs = by_path(param_specs(state.params))
-    known = {tuple(path.split("/")): (x.shape, specs[path]) for path, x in by_path(state.params).items()}
+    known: dict[tuple[str, ...], Any] = {}
+    for tree in (state.params, state.fixed):
+        specs = by_path(param_specs(tree))
+        known |= {tuple(path.split("/")): (x.shape, specs[path]) for path, x in by_path(tree).items()}
 
     def one(path: tuple[Any, ...], x: Any) -> NamedSharding:
         names = tuple(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", "")))) for k in path)
@@ -83,6 +123,16 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
         return NamedSharding(mesh, PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(one, state)
+
+
+def state_like(
+    model: Transformer, tx: optax.GradientTransformation, config: Config, mesh: Mesh
+) -> TrainState:
+    """Returns shapes, dtypes and shardings of a run's state; nothing is allocated."""
+    shapes = jax.eval_shape(lambda: init_state(model, tx, config))
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, state_shardings(shapes, mesh)
+    )
 
 
 @jax.jit

@@ -14,7 +14,7 @@ from transformer.config import Config, RunConfig
 from transformer.data.batch import Batch
 from transformer.model.masks import shift_right
 from transformer.model.transformer import Transformer
-from transformer.steps.state import TrainState, state_shardings
+from transformer.steps.state import TrainState, model_params, state_shardings, trained_part, with_part
 from transformer.training.loss import smoothed_loss, token_log_probs
 from transformer.training.schedule import learning_rate
 
@@ -33,10 +33,17 @@ def _forward(model: Transformer, params: Any, batch: Batch, **mode: Any) -> Any:
 
 
 def _loss(
-    params: Any, batch: Batch, key: jax.Array, count: jax.Array, model: Transformer, config: Config
+    trained: Any,
+    batch: Batch,
+    key: jax.Array,
+    count: jax.Array,
+    model: Transformer,
+    config: Config,
+    whole: Callable[[Any], Any],
 ) -> tuple[jax.Array, jax.Array]:
     """Returns this part's share of the batch's mean (smoothed loss, nll): sums over the global `count`."""
-    y_BTD, table_RVD, bias_V = _forward(model, params, batch, deterministic=False, rngs={"dropout": key})
+    mode: dict[str, Any] = dict(deterministic=False, rngs={"dropout": key})
+    y_BTD, table_RVD, bias_V = _forward(model, whole(trained), batch, **mode)
     loss, nll = smoothed_loss(
         y_BTD,
         table_RVD,
@@ -50,30 +57,36 @@ def _loss(
 
 
 def gradients(
-    params: Any, batch: Batch, key: jax.Array, model: Transformer, config: Config
+    trained: Any,
+    batch: Batch,
+    key: jax.Array,
+    model: Transformer,
+    config: Config,
+    whole: Callable[[Any], Any] = lambda trained: trained,
 ) -> tuple[Metrics, Any]:
     """Returns (mean losses over the real target tokens of the global batch, their gradients).
 
     With `accumulation_steps` the rows are taken in that many parts, one after the other; the mean
-    is over all of them alike, so the result does not depend on the number of parts.
+    is over all of them alike, so the result does not depend on the number of parts. Gradients are
+    those of `trained`; `whole` makes the model's parameters of it.
     """
     count = jnp.maximum(jnp.sum(batch.tgt_seg_BT > 0), 1)
-    value_and_grad = jax.value_and_grad(partial(_loss, model=model, config=config), has_aux=True)
+    value_and_grad = jax.value_and_grad(partial(_loss, model=model, config=config, whole=whole), has_aux=True)
     parts = config.optim.accumulation_steps
     if parts == 1:
-        (loss, nll), grads = value_and_grad(params, batch, key, count)
+        (loss, nll), grads = value_and_grad(trained, batch, key, count)
         return {"loss": loss, "nll": nll}, grads
 
     def body(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
         rows, index = part
         result = value_and_grad(
-            params, Batch(*(shard(x, "BT") for x in rows)), jax.random.fold_in(key, index), count
+            trained, Batch(*(shard(x, "BT") for x in rows)), jax.random.fold_in(key, index), count
         )
         return jax.tree.map(jnp.add, total, result), None
 
     # Part p takes rows p, p + parts, ...: every device keeps its own rows.
     split = Batch(*(x.reshape(-1, parts, x.shape[-1]).swapaxes(0, 1) for x in batch))
-    zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, params))
+    zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, trained))
     ((loss, nll), grads), _ = jax.lax.scan(body, zero, (split, jnp.arange(parts)))
     return {"loss": loss, "nll": nll}, grads
 
@@ -103,7 +116,13 @@ def train_step(
       Metrics: `loss` and `nll` in nats per target token, `learning_rate`, `gradient_norm` before clipping,
       `skipped` (1 or 0), `source_tokens` and `target_tokens` (real ones); `votes` if there were any.
     """
-    metrics, grads = gradients(state.params, batch, jax.random.fold_in(key, state.step), model, config)
+    freeze, own_key = config.optim.freeze, jax.random.fold_in(key, state.step)
+
+    def whole(trained: Any) -> Any:
+        return model_params(with_part(state.params, trained), state.fixed, config.lora)
+
+    trained = trained_part(state.params, freeze)
+    metrics, grads = gradients(trained, batch, own_key, model, config, whole)
     rate = learning_rate(config.model, config.optim, config.run.num_steps)
     metrics["learning_rate"] = rate(state.step)
     metrics["gradient_norm"] = optax.tree.norm(grads)
@@ -113,17 +132,24 @@ def train_step(
     metrics["target_tokens"] = jnp.sum(batch.tgt_seg_BT > 0)
     if votes_N is not None:
         metrics["votes"] = jnp.sum(votes_N)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    ema = state.ema
+    updates, opt_state = tx.update(grads, state.opt_state, trained)
+    trained = optax.apply_updates(trained, updates)
+    params, ema = with_part(state.params, trained), state.ema
     if ema is not None:
         decay = config.optim.ema_decay
-        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
+        ema = with_part(
+            ema,
+            jax.tree.map(
+                lambda old, new: decay * old + (1 - decay) * new, trained_part(ema, freeze), trained
+            ),
+        )
 
     def unless_skipped(old: jax.Array, new: jax.Array) -> jax.Array:
         return jnp.where(sound, new, old) if jnp.issubdtype(new.dtype, jnp.floating) else new
 
-    return jax.tree.map(unless_skipped, state, TrainState(state.step + 1, params, opt_state, ema)), metrics
+    new = TrainState(state.step + 1, params, opt_state, ema)
+    chosen = jax.tree.map(unless_skipped, state._replace(fixed=None), new)
+    return chosen._replace(fixed=state.fixed), metrics
 
 
 def eval_step(params: Any, batch: Batch, model: Transformer, config: Config) -> Metrics:
@@ -154,7 +180,6 @@ def jit_steps(
         out_shardings=(shardings, None),
         donate_argnums=0,
     )
-    evaluate = jax.jit(
-        partial(eval_step, model=model, config=config), in_shardings=(shardings.params, batch_shardings)
-    )
+    whole = shardings.params if state.fixed is None else shardings.fixed
+    evaluate = jax.jit(partial(eval_step, model=model, config=config), in_shardings=(whole, batch_shardings))
     return train, evaluate

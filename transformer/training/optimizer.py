@@ -11,7 +11,8 @@ from transformer.training.schedule import learning_rate
 
 def matrices(params: Any) -> Any:
     """Returns a tree of bools: which parameters weight decay applies to (not biases and norms)."""
-    return jax.tree_util.tree_map_with_path(lambda path, x: path[-1].key in ("kernel", "embedding"), params)
+    names = ("kernel", "embedding", "lora_a", "lora_b")
+    return jax.tree_util.tree_map_with_path(lambda path, x: path[-1].key in names, params)
 
 
 def make_optimizer(model: ModelConfig, optim: OptimConfig, num_steps: int) -> optax.GradientTransformation:

@@ -1,0 +1,80 @@
+"""Tables of one tokenizer's pieces made into those of another's (`init.vocabulary=transplant`)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from transformer.config import ModelConfig
+from transformer.data.tokenizer import Tokenizer
+from transformer.model.transformer import TABLES
+from transformer.special_ids import SpecialIds
+
+
+class Coverage(NamedTuple):
+    """How many new pieces of a side are `equal` to old ones, `composed` of several, `unknown` in part."""
+
+    equal: int
+    composed: int
+    unknown: int
+
+
+def transplanted(
+    params: Mapping[str, np.ndarray], model: ModelConfig, old: Tokenizer, new: Tokenizer
+) -> tuple[dict[str, np.ndarray], dict[str, Coverage]]:
+    """Returns parameters whose tables have a row for each new piece, and the coverage of each side.
+
+    A piece that both have keeps its row, a special id that of the same meaning. Any other piece gets the
+    mean of the rows of the old pieces it consists of, the longest first; characters that are none of
+    them count as the unknown piece.
+
+    Args:
+      params: of the base, by path.
+      model: its configuration.
+      old: the base's tokenizer.
+      new: the run's.
+    """
+    before = {"source": old.source_pieces(range(old.source_vocab))}
+    before["target"] = old.target_pieces(range(old.target_vocab))
+    after = {"source": new.source_pieces(range(new.source_vocab))}
+    after["target"] = new.target_pieces(range(new.target_vocab))
+    parts = {side: _parts(before[side], after[side], old.special, new.special) for side in before}
+    names = TABLES[model.tied_embeddings]
+    sides = {f"{names.source}/embedding": "source", f"{names.target}/embedding": "target"}
+    sides |= {f"{names.output}/embedding": "target", "logits_bias": "target"}
+    moved = {path: _means(x, parts[sides[path]]) if path in sides else x for path, x in params.items()}
+    return moved, {side: _coverage(found, old.special.unk) for side, found in parts.items()}
+
+
+def _parts(old: Sequence[str], new: Sequence[str], before: SpecialIds, after: SpecialIds) -> list[list[int]]:
+    """Returns the old ids that each new id consists of."""
+    names = ("pad", "unk", "start", "end")
+    same = {getattr(after, name): getattr(before, name) for name in names}
+    special = {getattr(before, name) for name in names}
+    ids = {piece: i for i, piece in enumerate(old) if piece and i not in special}
+    longest = max(map(len, ids))
+    return [[same[i]] if i in same else _cut(piece, ids, longest, before.unk) for i, piece in enumerate(new)]
+
+
+def _cut(piece: str, ids: Mapping[str, int], longest: int, unknown: int) -> list[int]:
+    """Returns the ids of the old pieces that make up a new one, the longest that fits first."""
+    parts, start = [], 0
+    while start < len(piece):
+        ends = range(min(len(piece), start + longest), start, -1)
+        end = next((end for end in ends if piece[start:end] in ids), start + 1)
+        parts.append(ids.get(piece[start:end], unknown))
+        start = end
+    return parts or [unknown]
+
+
+def _means(table: np.ndarray, parts: Sequence[Sequence[int]]) -> np.ndarray:
+    """Returns the mean of the rows of each entry of `parts`, in the table's dtype."""
+    rows: Any = [np.asarray(table[list(ids)], np.float64).mean(axis=0) for ids in parts]
+    return np.stack(rows).astype(table.dtype)
+
+
+def _coverage(parts: Sequence[Sequence[int]], unknown: int) -> Coverage:
+    lost = sum(unknown in ids and ids != [unknown] for ids in parts)
+    lost += max(sum(ids == [unknown] for ids in parts) - 1, 0)  # one is the unknown piece itself
+    equal = sum(len(ids) == 1 and ids != [unknown] for ids in parts) + 1
+    return Coverage(equal, len(parts) - equal - lost, lost)
