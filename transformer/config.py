@@ -32,7 +32,7 @@ PRESETS: Mapping[str, Mapping[str, int | float]] = types.MappingProxyType(
         "big": dict(d_model=1024, d_ff=4096, num_heads=16, dropout_rate=0.3),
     }
 )
-# Sections that start from the settings of `init.model`, if there is one.
+# Sections whose settings are those of `init.model`, if there is one.
 BASE_SECTIONS = ("model", "tokenizer", "decode")
 PRESET_SIZES = ("d_model", "d_ff", "num_heads", "num_encoder_layers", "num_decoder_layers", "dropout_rate")
 
@@ -181,8 +181,8 @@ class DecodeConfig:
 class InitConfig:
     """Parameters that a new run starts from; see docs/finetuning.md.
 
-    Where `model` is given, the sections `model`, `tokenizer` and `decode` start from that model's
-    settings instead of the defaults.
+    Where `model` is given, the sections `model`, `tokenizer` and `decode` are that model's, but for what
+    may change when a run is continued, and for what the command line sets.
     """
 
     model: str = ""  # folder of a run, an average or an import; empty: random, by run.init_seed
@@ -190,6 +190,9 @@ class InitConfig:
     include: str = ""  # regular expression: only parameters whose path has it are taken; empty: all
     exclude: str = ""  # regular expression: these are not
     vocabulary: Literal["base", "transplant"] = "base"  # transplant: another tokenizer, rows made of old ones
+    source_language: str = ""  # another one than the base was imported for; a code it has not is added
+    target_language: str = ""
+    language_like: str = ""  # whose row an added language begins with; empty: the mean of all languages
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer.config import BASE_SECTIONS, PRESETS, Config, default_config, from_config_dict
+from transformer.continuation import FREE
 from transformer.errors import CheckpointError, ConfigError, did_you_mean
 
 _PREFIX = "--config."
@@ -15,8 +16,9 @@ _PREFIX = "--config."
 def load_config(recipe: str, overrides: Sequence[str], base: Mapping[str, Any] | None = None) -> Config:
     """Returns the configuration of a recipe with overrides applied, checked.
 
-    With `init.model`, sections of BASE_SECTIONS are that model's, with what the recipe sets to
-    other than the default, and what the command line sets, on top.
+    With `init.model`, the sections BASE_SECTIONS are that model's. On top comes what the recipe sets
+    to other than the default, of keys that may change when a run is continued, and all that the
+    command line sets. So any recipe fine-tunes any model.
 
     Args:
       recipe: path of a Python file with a function `get_config() -> ConfigDict`.
@@ -35,12 +37,15 @@ def load_config(recipe: str, overrides: Sequence[str], base: Mapping[str, Any] |
     if model := config.get("init", {}).get("model"):
         base = base or _settings(Path(str(model)).expanduser())
         defaults = default_config()
-        for section in BASE_SECTIONS:
+        own_pieces = config["init"].get("vocabulary") == "transplant"
+        for section in [name for name in BASE_SECTIONS if name != "tokenizer" or not own_pieces]:
             usual, given = defaults[section], config.get(section, {})
             stated = {
                 name: value
                 for name, value in given.items()
-                if (section, name) in commands or name not in usual or value != usual[name]
+                if (section, name) in commands
+                or name not in usual
+                or (f"{section}.{name}" in FREE and value != usual[name])
             }
             preset = PRESETS.get(stated.get("preset", ""), {}) if section == "model" else {}
             config[section] = {**base[section], **preset, **stated}

@@ -6,7 +6,15 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from tiny_run import SETTINGS, changed, compiled_once, make_config, read_arrays, write_corpus
+from tiny_run import (
+    SETTINGS,
+    changed,
+    compiled_once,
+    make_config,
+    quickly_compiled,
+    read_arrays,
+    write_corpus,
+)
 
 from transformer.errors import CheckpointError, ConfigError
 from transformer.inference.model_directory import load_model
@@ -21,7 +29,7 @@ LORA = {"lora": {"rank": 2, "targets": "(query|value)/kernel$"}}
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapters")
-    with compiled_once(folder):
+    with compiled_once(folder), quickly_compiled():
         yield folder
 
 
@@ -119,6 +127,7 @@ def test_settings_that_do_not_go_together(settings, base):
         make_config(changed(settings, **LORA), init={"model": str(base), "include": "encoder"})
 
 
+@pytest.mark.slow
 def test_frozen_parameters_are_saved_with_the_others(settings, base, tmp_path):
     frozen = {"freeze": "^encoder/", "ema_decay": 0.5}
     train(make_config(settings, init={"model": str(base)}, optim=frozen), str(tmp_path / "run"))

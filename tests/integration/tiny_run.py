@@ -106,6 +106,17 @@ def compiled_once(folder: Path) -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
+@contextlib.contextmanager
+def quickly_compiled() -> Iterator[None]:
+    """Lets XLA leave out most optimizations: such small models take longer to compile than to train."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
 def _cache(folder: Path) -> dict[str, Any]:
     return {
         "jax_compilation_cache_dir": str(folder / "compiled"),

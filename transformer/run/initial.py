@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from transformer.config import BASE_SECTIONS, Config, InitConfig, to_dict
+from transformer.data.languages import with_languages
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError
 from transformer.inference.model_directory import LoadedModel, load_model
@@ -30,10 +31,10 @@ class Choice(NamedTuple):
 
 
 def base_tokenizer(config: Config) -> Tokenizer:
-    """Returns the tokenizer of the model that the run starts from.
+    """Returns the tokenizer of the model that the run starts from, for the run's languages.
 
     Raises:
-      ConfigError: if `config.tokenizer` asks for another one.
+      ConfigError: if `config.tokenizer` asks for another one, or it knows of no languages.
     """
     base = Workdir(config.init.model)
     ours, theirs = to_dict(config)["tokenizer"], to_dict(base.load_config())["tokenizer"]
@@ -43,7 +44,10 @@ def base_tokenizer(config: Config) -> Tokenizer:
             f"config.tokenizer: the run takes the tokenizer of {base.root}, which has other settings: "
             f"{listed}; leave config.tokenizer as it is there"
         )
-    return Tokenizer.load(base.tokenizer)
+    tokenizer, init = Tokenizer.load(base.tokenizer), config.init
+    if not (init.source_language or init.target_language):
+        return tokenizer
+    return with_languages(tokenizer, init.source_language, init.target_language)
 
 
 def initial_parameters(
@@ -66,20 +70,22 @@ def initial_parameters(
         shape or dtype.
       ConfigError: if no parameter is chosen.
     """
-    base, origin = _load(config, workdir)
+    init, (base, origin) = config.init, _load(config, workdir)
     had, wanted = by_path(base.params), by_path(like.params if like.fixed is None else like.fixed)
     coverage: dict[str, Any] = {}
-    if config.init.vocabulary == "transplant":
-        had, found = transplanted(jax.tree.map(np.asarray, had), base.config.model, base.tokenizer, tokenizer)
+    if init.vocabulary == "transplant" or init.source_language or init.target_language:
+        arrays, pair = jax.tree.map(np.asarray, had), (base.tokenizer, tokenizer)
+        had, found = transplanted(arrays, base.config.model, *pair, init.language_like)
         coverage = {"pieces": {side: counts._asdict() for side, counts in found.items()}}
-    choice = choose(had, wanted, config.init)
+    choice = choose(had, wanted, init)
     faults = _misfits(had, wanted, choice)
     if not coverage:
         faults += _other_pieces(base, tokenizer, choice)
     if config.lora.rank:
-        faults += [f"has no {path}, and adapters alone are trained and saved" for path in choice.new]
+        grown = [path for path, x in by_path(base.params).items() if x.shape != had[path].shape]
+        faults += [f"has not all of {path}, and adapters alone are saved" for path in choice.new + grown]
     if faults:
-        raise CheckpointError("\n".join(f"config.init.model: {config.init.model}: {f}" for f in faults))
+        raise CheckpointError("\n".join(f"config.init.model: {init.model}: {f}" for f in faults))
     if jax.process_index() == 0:
         write_json(workdir.init_file, origin._asdict())
     sizes = {

@@ -101,19 +101,19 @@ def _check_files(workdir: Workdir, train: Sequence[Corpus], dev: Sequence[Corpus
 
 
 def _tokenizer(config: Config, workdir: Workdir, corpora: Sequence[Corpus], note: Note) -> Tokenizer:
+    of_base = config.init.model and config.init.vocabulary == "base"
     if Tokenizer.exists(workdir.tokenizer):
         tokenizer = Tokenizer.load(workdir.tokenizer)
-        sizes = {"source": tokenizer.source_vocab, "target": tokenizer.target_vocab}
-        # The two sides of imported tokenizers may differ, and the key has the target's.
-        if config.tokenizer.vocab_size not in sizes.values():
-            side, size = next(iter(sizes.items()))
-            raise DataError(
-                f"{workdir.tokenizer}: its {side} model has {size} pieces, "
-                f"config.tokenizer.vocab_size is {config.tokenizer.vocab_size}; make them equal, "
-                "or remove the folder to train a new one"
-            )
+        for side, size in (("source", tokenizer.source_vocab), ("target", tokenizer.target_vocab)):
+            # A base's may have two sizes; its very pieces are compared when its rows are taken.
+            if size != config.tokenizer.vocab_size and not of_base:
+                raise DataError(
+                    f"{workdir.tokenizer}: its {side} model has {size} pieces, "
+                    f"config.tokenizer.vocab_size is {config.tokenizer.vocab_size}; make them equal, "
+                    "or remove the folder to train a new one"
+                )
         return tokenizer
-    if config.init.model and config.init.vocabulary == "base":
+    if of_base:
         return base_tokenizer(config)
     total = sum(map(len, corpora))
     every = -(-total // config.tokenizer.max_training_lines)

@@ -29,7 +29,9 @@ def run(source, output, n_best=None, shard=None, resume=False, **options):
     return output.read_bytes()
 
 
-@pytest.mark.parametrize("options", [{}, {"beam_size": 1, "temperature": 1.0, "seed": 3}])
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"beam_size": 1, "temperature": 1.0, "seed": 3}, marks=pytest.mark.slow)]
+)
 def test_shards_make_the_whole(source, tmp_path, options):
     whole = run(source, tmp_path / "whole", **options)
     parts = [run(source, tmp_path / f"part {i}", shard=f"{i}/3", **options) for i in (1, 2, 3)]
