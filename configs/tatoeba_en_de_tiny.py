@@ -4,7 +4,10 @@
 
 Data: as in tatoeba_en_de.py, in data/tatoeba-en-de (elsewhere: --config.data.root=DIR).
 
-Hardware, time, score: Not run here.
+Reached: 37.66 BLEU, chrF 56.98 on the first 500 lines of dev, with beam 4 and length penalty 1; the test set
+was not scored. The rate fell as for 2,400 steps until step 1,569, then as for 1,800. 2 CPU cores shared with
+much other work, jax 0.10.2.
+nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0
 """
 
 from ml_collections import ConfigDict
@@ -27,8 +30,8 @@ def get_config() -> ConfigDict:
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 500
     config.optim.clip_norm = 1.0
-    config.run.num_steps = 2400
-    config.run.eval_every = 800
+    config.run.num_steps = 1800
+    config.run.eval_every = 600
     config.run.save_every = 200
     config.run.eval_lines = 500
     config.decode.length_penalty = 1.0
