@@ -41,6 +41,7 @@ WALLS = {
     "absl": ["transformer.cli", "transformer.data.pipeline"],
     "array_record": ["transformer.data.tfds_source"],
     "babel": ["transformer.data"],
+    "ctranslate2": ["transformer.exchange.export_ctranslate2"],
     "flax": ["transformer.model"],
     "grain": ["transformer.data.pipeline"],
     "huggingface_hub": ["transformer.exchange.hub"],
@@ -49,11 +50,13 @@ WALLS = {
     "optax": ["transformer.training", "transformer.steps"],
     "orbax": ["transformer.io.checkpoint"],
     "sacrebleu": ["transformer.metrics"],
-    "safetensors": ["transformer.exchange.tensors"],
+    "safetensors": ["transformer.exchange.tensors", "transformer.io.weights"],
     "sentencepiece": ["transformer.data.pieces", "transformer.data.tokenizer"],
     "tensorboardX": ["transformer.io.event_file"],
     "tensorstore": ["transformer.io.arrays"],
     "tensorflow_datasets": ["transformer.data.tfds_source"],
+    "torch": ["transformer.exchange.verifying"],
+    "transformers": ["transformer.exchange.verifying"],
     "xxhash": ["transformer.io.digests"],
 }
 EVERYWHERE = {"jax", "numpy"}
@@ -142,7 +145,13 @@ def test_walls_are_those_that_stand():
             )
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    stated = [*project["dependencies"], *extras["tfds"], *extras["hub"]]
+    stated = [
+        *project["dependencies"],
+        *extras["tfds"],
+        *extras["hub"],
+        *extras["ctranslate2"],
+        *extras["verify"],
+    ]
     names = {re.split(r"[^\w-]", text)[0].replace("-", "_") for text in stated}
     known_as = {"absl_py": "absl", "orbax_checkpoint": "orbax"}
     forgotten_by_tfds = {"importlib_resources"}

@@ -12,7 +12,7 @@ import sentencepiece as spm
 
 from transformer.config import TokenizerConfig
 from transformer.data.pieces import Pieces
-from transformer.errors import DataError
+from transformer.errors import CheckpointError, DataError
 from transformer.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID, SpecialIds
 
 _MANIFEST = "tokenizer.json"
@@ -143,7 +143,7 @@ class Tokenizer:
         """Reads what `save` wrote.
 
         Raises:
-          DataError: if a file is missing or its digest differs.
+          CheckpointError: if a file is missing or its digest differs.
         """
         try:
             manifest = json.loads((folder / _MANIFEST).read_text())
@@ -152,7 +152,7 @@ class Tokenizer:
                 contents[name] = (folder / name).read_bytes()
                 found = hashlib.sha256(contents[name]).hexdigest()
                 if found != facts["sha256"]:
-                    raise DataError(
+                    raise CheckpointError(
                         f"{folder / name}: damaged: sha256 is {found[:12]}..., {_MANIFEST} says "
                         f"{facts['sha256'][:12]}...; restore the file from a copy of the run"
                     )
@@ -164,7 +164,7 @@ class Tokenizer:
             first, second, *_ = [*models, None]
             return Tokenizer(first, second, (source, target), SpecialIds(**facts))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
+            raise CheckpointError(
                 f"{folder}: no usable tokenizer ({type(error).__name__}: {error}); "
                 "restore the folder from a copy of the run"
             ) from None

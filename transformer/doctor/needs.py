@@ -36,7 +36,7 @@ def check_config(config: Config, root: str | None) -> Iterator[Finding]:
       root: its folder; None: the current one.
 
     Raises:
-      DataError: if the folder has a tokenizer that is damaged.
+      CheckpointError: if the folder has a tokenizer that is damaged.
     """
     yield from check_data(config.data)
     workdir = Workdir(root or ".")

@@ -1,9 +1,8 @@
 """From one of our model directories to a folder that `from_pretrained` of transformers loads."""
 
 import dataclasses
-import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,19 +11,27 @@ import numpy as np
 from transformer.config import ModelConfig
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError
+from transformer.exchange.card import Said, model_card
 from transformer.exchange.families import FAMILIES
 from transformer.exchange.folders import new_folder
 from transformer.exchange.foreign import Foreign
 from transformer.exchange.importing import EARLY
 from transformer.exchange.layout import their_tensors
+from transformer.exchange.origins import read_origin
 from transformer.exchange.refitting import differences, refit, refitted
-from transformer.exchange.tensors import cast, write_tensors
+from transformer.exchange.tensors import cast
+from transformer.exchange.verifying import transformers_runtime, verify
 from transformer.exchange.vocabularies import TOKENIZERS
 from transformer.exchange.written_vocabularies import WRITERS, Written, ids_of, pieces
 from transformer.inference.model_directory import LoadedModel, load_model
+from transformer.io.weights import save_arrays
 from transformer.io.workdir import Workdir, write_json
 from transformer.model.transformer import Transformer, unrolled, unstack_layers
 
+_USE = """from transformers import AutoTokenizer, {title}
+tokenizer, model = AutoTokenizer.from_pretrained("{target}"), {title}.from_pretrained("{target}")
+ids = model.generate(**tokenizer(["..."], return_tensors="pt"))
+print(tokenizer.batch_decode(ids, skip_special_tokens=True))"""
 # What transformers keeps of a search, of all that an imported model's settings say.
 _OF_SEARCH = (
     "max_length",
@@ -64,8 +71,13 @@ class _Plan(NamedTuple):
 
 
 def export_hf(
-    model: str | Path, target: str | Path, checkpoint: str = "best", note: Callable[[str], None] = print
-) -> str:
+    model: str | Path,
+    target: str | Path,
+    checkpoint: str = "best",
+    said: Said | None = None,
+    lines: Sequence[str] | None = None,
+    note: Callable[[str], None] = print,
+) -> tuple[str, str]:
     """Writes a folder that a class of transformers loads.
 
     Nothing gets the name `target` before our own importer has read everything back as it is here.
@@ -74,16 +86,18 @@ def export_hf(
       model: one of our model directories.
       target: the new folder: config.json, generation_config.json, model.safetensors, the tokenizer.
       checkpoint: "best", "last", or a step.
+      said: for the card, README.md.
+      lines: to compare translations on; empty: random ones; None: nothing is compared.
       note: takes a line for the user.
 
     Returns:
-      The name of the class.
+      (the name of the class, what was compared in words).
 
     Raises:
       CheckpointError: if there is no such model, or with all reasons why no family has it.
     """
     with new_folder(target) as folder:
-        loaded, origin = load_model(model, checkpoint), _origin(Path(model))
+        loaded, (imported, origin) = load_model(model, checkpoint), read_origin(Workdir(model))
         plan = _plan(loaded, origin, Path(target))
         family = FAMILIES[plan.kind]
         module = Transformer(plan.model, loaded.model.source_vocab, loaded.model.target_vocab)
@@ -92,29 +106,30 @@ def export_hf(
         tensors = dict(_as_before(tensors, origin.get("tensors", {}), note))
         for name, content in plan.tokenizer.contents.items():
             (folder / name).write_bytes(content)
-        kept = Workdir(model).imported_tokenizer
+        kept = imported.imported_tokenizer
         if kept.exists() and origin.get("tokenizer_digest") == loaded.tokenizer.digest:
             shutil.copyfile(kept, folder / "tokenizer.json")
         write_json(folder / "tokenizer_config.json", plan.tokenizer.settings)
         write_json(folder / "config.json", plan.config)
         write_json(folder / "generation_config.json", _generation(loaded, origin))
-        write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
+        save_arrays(folder / "model.safetensors", tensors, {"format": "pt"})
         _read_back(folder, plan, loaded.tokenizer)
+        use = _USE.format(target=Path(target).name, title=family.title)
+        card = model_card(Path(model), Path(target).name, loaded, said or Said(), use)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        compared = "" if lines is None else _verified(folder, family.title, loaded, lines)
     decode = loaded.config.decode
     if decode.rules == "paper" and decode.beam_size > 1:
         note("config.decode.rules is 'paper': transformers ranks the outputs of a beam by other rules")
-    return family.title
+    return family.title, compared
 
 
-def _origin(model: Path) -> dict[str, Any]:
-    """Returns what an imported model was imported with; {} for one that was trained here."""
-    path = Workdir(model).imported
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read: {error}; restore it, or import the model anew"
-        ) from None
+def _verified(folder: Path, title: str, loaded: LoadedModel, lines: Sequence[str]) -> str:
+    special = loaded.tokenizer.special
+    runtime = transformers_runtime(folder, title, special.pad, special.start)
+    if runtime is None:
+        return "nothing was compared: transformers and torch are not installed"
+    return verify(loaded, runtime, lines)
 
 
 def _plan(loaded: LoadedModel, origin: Mapping[str, Any], target: Path) -> _Plan:

@@ -78,6 +78,7 @@ def import_hf(
     if foreign.has("tokenizer.json"):
         shutil.copyfile(foreign.folder / "tokenizer.json", workdir.imported_tokenizer)
     write_json(workdir.imported, about)
+    workdir.seal(config, tokenizer.digest)
     workdir.save_config(config)
     count = sum(x.size for x in jax.tree.leaves(params))
     note(f"{target}: {kind}, {count:,} parameters, {tokenizer.source_vocab:,} source pieces")

@@ -1,13 +1,12 @@
 """Tensors of safetensors files, read one by one; pickles are never opened."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from transformer.errors import CheckpointError
 from transformer.exchange.foreign import Foreign
@@ -80,11 +79,6 @@ def cast(array: np.ndarray, dtype: str) -> np.ndarray:
     """Returns an array in a dtype as safetensors names it, rounded where it must be."""
     with np.errstate(over="ignore"):
         return array.astype(_DTYPES[dtype])
-
-
-def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Writes a safetensors file."""
-    save_file(dict(arrays), path, dict(metadata))
 
 
 def _paths(foreign: Foreign) -> list[Path]:

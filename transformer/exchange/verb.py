@@ -2,6 +2,10 @@
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformer.exchange.card import Said
 
 
 def add_import(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -36,23 +40,89 @@ def add_export(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     """Adds the verb `export`."""
     p = verbs.add_parser(
         "export",
-        help="a model for another library",
-        description="Writes a model in the form that another library loads.",
+        help="a model for another library, or for the Hub",
+        description="Writes a model in the form that others load, with a model card.",
     )
-    p.add_argument("form", choices=("hf",), help="whose: hf, Hugging Face's transformers")
+    p.add_argument(
+        "form",
+        choices=tuple(_EXPORTS),
+        help="hf: for Hugging Face's transformers; safetensors: ours, small; ctranslate2",
+    )
     p.add_argument("--model", required=True, metavar="DIR", help="folder of a run or another model of ours")
     p.add_argument("--checkpoint", default="best", metavar="WHICH", help="best (default), last, or a step")
     p.add_argument("--to", dest="target", required=True, metavar="DIR", help="the new folder")
+    p.add_argument(
+        "--quantization", default="float32", metavar="Q", help="ctranslate2: of matrices, for example int8"
+    )
+    p.add_argument(
+        "--verify",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="hf, ctranslate2: run both and compare, on lines of FILE or on random pieces",
+    )
+    card = p.add_argument_group("model card (what is not given is left out)")
+    card.add_argument("--languages", default="", metavar="CODES", help="for example en,de")
+    card.add_argument("--license", default="", metavar="ID", help="by its name on the Hub, as cc-by-4.0")
+    card.add_argument("--datasets", default="", metavar="NAMES", help="that it was trained on, with commas")
+    card.add_argument("--base_model", default="", metavar="NAME", help="that training began with")
     p.set_defaults(run=_export)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from transformer.exchange.card import Said
+
+    languages, datasets = (tuple(filter(None, x.split(","))) for x in (args.languages, args.datasets))
+    _EXPORTS[args.form](args, Said(languages, args.license, datasets, args.base_model))
+
+
+def _export_hf(args: argparse.Namespace, said: "Said") -> None:
+    from transformer.exchange.exporting import export_hf
+
+    title, compared = export_hf(args.model, args.target, args.checkpoint, said, _lines(args), say)
+    print(f"{args.target}: for transformers' {title}")
+    print_if(compared)
+
+
+def _export_safetensors(args: argparse.Namespace, said: "Said") -> None:
+    from transformer.errors import ConfigError
+    from transformer.exchange.export_safetensors import export_safetensors
+
+    if args.verify is not None:
+        raise ConfigError("--verify: is for hf and ctranslate2; safetensors keeps the bits")
+    step = export_safetensors(args.model, args.target, args.checkpoint, said)
+    print(f"{args.target}: a model directory with the parameters of step {step:,}")
+
+
+def _export_ctranslate2(args: argparse.Namespace, said: "Said") -> None:
+    from transformer.errors import ConfigError, did_you_mean
+    from transformer.exchange.export_ctranslate2 import QUANTIZATIONS, export_ctranslate2
+
+    if args.quantization not in QUANTIZATIONS:
+        guess = did_you_mean(args.quantization, QUANTIZATIONS)
+        raise ConfigError(f"--quantization: '{args.quantization}' is not known{guess}")
+    wanted = args.model, args.target, args.checkpoint, args.quantization
+    compared = export_ctranslate2(*wanted, said, _lines(args))
+    print(f"{args.target}: for ctranslate2, {args.quantization}")
+    print_if(compared)
+
+
+def _lines(args: argparse.Namespace) -> list[str] | None:
+    """Returns the lines to compare translations on: none for random ones, None for no comparison."""
+    from transformer.io.text import read_lines
+
+    return read_lines(args.verify) if args.verify else None if args.verify is None else []
+
+
+def print_if(result: str) -> None:
+    """Prints a result, if there is one."""
+    if result:
+        print(result)
+
+
+_EXPORTS = {"hf": _export_hf, "safetensors": _export_safetensors, "ctranslate2": _export_ctranslate2}
 
 
 def say(message: str) -> None:
     """Writes a line to standard error."""
     print(message, file=sys.stderr, flush=True)
-
-
-def _export(args: argparse.Namespace) -> None:
-    from transformer.exchange.exporting import export_hf
-
-    title = export_hf(args.model, args.target, args.checkpoint, say)
-    print(f"{args.target}: for transformers' {title}")

@@ -13,6 +13,7 @@ from transformer.errors import CheckpointError
 from transformer.io.arrays import read_item
 from transformer.io.checkpoint_folder import best_steps, complete_steps, scored_steps
 from transformer.io.digests import digest_arrays
+from transformer.io.weights import read_weights
 from transformer.io.workdir import Workdir
 from transformer.model.lora import merged, new_adapters
 from transformer.model.size import parameter_shapes
@@ -40,20 +41,26 @@ class LoadedModel:
 
 
 def load_model(path: str | Path, checkpoint: str = "best") -> LoadedModel:
-    """Loads a checkpoint of a run.
+    """Loads a checkpoint of a run, or what `export safetensors` wrote.
 
     Args:
       path: the run's folder.
       checkpoint: "best", "last", or a step.
 
     Raises:
-      CheckpointError: if there is no such run or checkpoint.
-      DataError: if the tokenizer is damaged.
+      CheckpointError: if there is no such run or checkpoint, or its tokenizer or configuration is another
+        than it was trained with.
     """
     workdir = Workdir(path)
     config = workdir.load_config()
     tokenizer = Tokenizer.load(workdir.tokenizer)
+    workdir.check_seal(config, tokenizer.digest)
     model = Transformer(config.model, tokenizer.source_vocab, tokenizer.target_vocab, tokenizer.special.start)
+    if workdir.weights.exists():
+        params, step = read_weights(workdir.weights, _on_first_device(parameter_shapes(model)))
+        if checkpoint not in ("best", "last", str(step)):
+            raise CheckpointError(f"{path}: has no checkpoint '{checkpoint}', only that of step {step}")
+        return LoadedModel(config, tokenizer, model, params, step)
     step = choose_step(workdir.checkpoints, checkpoint, config.run.best_metric, workdir.root)
     params = restore_params(workdir, step, model, config)
     return LoadedModel(config, tokenizer, model, params, step)

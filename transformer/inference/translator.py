@@ -77,8 +77,7 @@ class Translator:
           checkpoint: "best" (by the run's metric; the last if none was evaluated), "last", or a step.
 
         Raises:
-          CheckpointError: if there is no such run or checkpoint.
-          DataError: if its tokenizer is damaged.
+          CheckpointError: if there is no such run or checkpoint, or its tokenizer is damaged.
         """
         return cls.of(load_model(path, checkpoint))
 

@@ -1,6 +1,8 @@
 """The folder of a run: which file is where, and whether it belongs to a configuration.
 
 config.json       the resolved configuration
+seal.json         tokenizer and model that the parameters belong to
+model.safetensors parameters of an exported model, which has no checkpoints
 imported.json     of an imported model: where it came from
 imported_tokenizer.json   and its tokenizer.json, if it had one: to be given back
 init.json         of a run that began with another model's parameters: which, and their digest
@@ -48,7 +50,9 @@ class Workdir:
         self.imported_tokenizer = self.root / "imported_tokenizer.json"
         self.init_file = self.root / "init.json"
         self.corpus_file = self.root / "corpus.json"
+        self.seal_file = self.root / "seal.json"
         self.tokenizer = self.root / "tokenizer"
+        self.weights = self.root / "model.safetensors"
         self.checkpoints = self.root / "checkpoints"
         self.data = self.root / "data"
 
@@ -84,6 +88,52 @@ class Workdir:
         """Writes the resolved configuration."""
         write_json(self.config_file, to_dict(config))
 
+    def seal(self, config: Config, tokenizer_digest: str) -> None:
+        """Records which tokenizer and model the parameters here belong to.
+
+        Args:
+          config: of the model.
+          tokenizer_digest: SHA-256, hexadecimal.
+
+        Raises:
+          CheckpointError: if they belong to others already.
+        """
+        self.check_seal(config, tokenizer_digest)
+        if not self.seal_file.exists():
+            write_json(self.seal_file, {"tokenizer": tokenizer_digest, "model": _shape(config)})
+
+    def check_seal(self, config: Config, tokenizer_digest: str) -> None:
+        """Refuses a tokenizer or a configuration that the parameters were not trained with.
+
+        Folders that were written before there were seals have none, and pass.
+
+        Raises:
+          CheckpointError: naming what is another.
+        """
+        if not self.seal_file.exists():
+            return
+        try:
+            found = json.loads(self.seal_file.read_text(encoding="utf-8"))
+            digest, model = str(found["tokenizer"]), dict(found["model"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{self.seal_file}: cannot be read: {error}; restore it from a copy of the model"
+            ) from None
+        if digest != tokenizer_digest:
+            raise CheckpointError(
+                f"{self.tokenizer}: is not the tokenizer that this model was trained with (sha256 is "
+                f"{tokenizer_digest[:12]}..., {self.seal_file.name} says {digest[:12]}...); put that one back"
+            )
+        now = _shape(config)
+        others = [
+            f"config.model.{k} is {now[k]!r}, was {v!r}" for k, v in model.items() if now.get(k, v) != v
+        ]
+        if others:
+            raise CheckpointError(
+                f"{self.config_file}: is not the configuration that this model was trained with: "
+                f"{', '.join(others)}; put the old values back"
+            )
+
     def check_config(self, config: Config) -> list[str]:
         """Compares with the configuration that the run was started with.
 
@@ -105,6 +155,12 @@ class Workdir:
                 "give the old values, or another --workdir"
             )
         return [f"{k}: {old[k]!r} -> {new[k]!r}" for k in changed]
+
+
+def _shape(config: Config) -> dict[str, Any]:
+    """Returns the keys of the model that its parameters depend on."""
+    shape = {key.removeprefix("model."): v for key, v in flat(config).items() if key not in FREE}
+    return {key: v for key, v in shape.items() if "." not in key}
 
 
 def write_json(path: Path, value: Any) -> None:

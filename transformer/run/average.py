@@ -33,6 +33,7 @@ def average(model: str, output: str, last: int | None = None, best: int | None =
     source, target = Workdir(model), Workdir(output)
     config = source.load_config()
     tokenizer = Tokenizer.load(source.tokenizer)
+    source.check_seal(config, tokenizer.digest)
     if target.config_file.exists() or target.checkpoints.exists():
         raise CheckpointError(f"{output}: holds a run already; choose another --output, or remove it")
     wanted = last or best or 0
@@ -60,5 +61,6 @@ def average(model: str, output: str, last: int | None = None, best: int | None =
     written = Checkpoints(target.checkpoints, config.run)
     written.save(max(steps), {"params": mean}, {"averaged": sorted(steps)})
     written.close()
+    target.seal(averaged, tokenizer.digest)
     target.save_config(averaged)
     return sorted(steps)

@@ -85,6 +85,7 @@ def _prepare(
         tokenizer = data.tokenizer
         sizes = {"source": tokenizer.source_vocab, "target": tokenizer.target_vocab}
         check_sizes(mesh.shape, config.model, sizes)
+        workdir.seal(config, tokenizer.digest)
         workdir.save_config(config)
     processes.barrier("data")
     data = data or prepare_data(config, workdir, note)

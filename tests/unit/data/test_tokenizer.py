@@ -9,7 +9,7 @@ import sentencepiece as spm
 
 from transformer.config import TokenizerConfig
 from transformer.data.tokenizer import Tokenizer, train_tokenizer
-from transformer.errors import DataError
+from transformer.errors import CheckpointError, DataError
 from transformer.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID, SpecialIds
 
 NASTY = [
@@ -175,7 +175,7 @@ def test_damage_on_the_disk_is_one_line(tmp_path):
     content, facts = bytearray(model.read_bytes()), manifest.read_text()
 
     def refused(pattern):
-        with pytest.raises(DataError, match=pattern) as caught:
+        with pytest.raises(CheckpointError, match=pattern) as caught:
             Tokenizer.load(tmp_path)
         assert "\n" not in str(caught.value) and "restore" in str(caught.value)
 
@@ -255,5 +255,5 @@ def test_imported_ids_survive_the_disk(tmp_path):
     assert again.encode_source(WORDS) == tokenizer.encode_source(WORDS)
     file = tmp_path / "joint.pieces.json"
     file.write_text(file.read_text().replace("deu", "fra"))
-    with pytest.raises(DataError, match=r"joint.pieces.json: damaged: sha256 is .* restore the file"):
+    with pytest.raises(CheckpointError, match=r"joint.pieces.json: damaged: sha256 is .* restore the file"):
         Tokenizer.load(tmp_path)

@@ -6,6 +6,7 @@ from typing import Any
 import hf_folders
 import jax
 import numpy as np
+import sentencepiece as spm
 
 from transformer.config import from_config_dict
 from transformer.data.tokenizer import train_tokenizer
@@ -42,5 +43,11 @@ def write(
     written = Checkpoints(workdir.checkpoints, config.run)
     written.save(7, {"params": params}, {})
     written.close()
+    workdir.seal(config, tokenizer.digest)
     workdir.save_config(config)
     return folder
+
+
+def sentencepiece(path: Path) -> spm.SentencePieceProcessor:
+    """Returns a model of SentencePiece itself."""
+    return spm.SentencePieceProcessor(model_file=str(path))

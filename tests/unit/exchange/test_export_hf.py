@@ -68,7 +68,7 @@ def test_what_was_imported_is_given_back(
         if dtype == "float16":
             hf_folders.save(model.half(), tmp_path / "theirs")
         import_hf(tmp_path / "theirs", tmp_path / "ours", note=quiet)
-        title = export_hf(tmp_path / "ours", tmp_path / "back", note=quiet)
+        title, _ = export_hf(tmp_path / "ours", tmp_path / "back", note=quiet)
         assert title == type(model).__name__
         assert content(tmp_path / "back") == content(tmp_path / "theirs")
         assert loaded(tmp_path / "back", kind) == loaded(tmp_path / "theirs", kind)
@@ -103,7 +103,8 @@ def test_models_of_our_own(kind: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     decode = dict(rules="huggingface", length_penalty=1.0, beam_size=1, max_extra_length=20)
     own_models.write(tmp_path / "ours", decode, **OWN[kind])
-    assert export_hf(tmp_path / "ours", tmp_path / "hf", note=quiet) == "MarianMTModel"
+    title, compared = export_hf(tmp_path / "ours", tmp_path / "hf", lines=[], note=quiet)
+    assert title == "MarianMTModel" and compared.startswith("100 of 100")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = transformers.MarianMTModel.from_pretrained(tmp_path / "hf").eval()

@@ -1,0 +1,88 @@
+"""CTranslate2 gives the translations of the models that were exported for it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hf_folders
+import jax
+import own_models
+import pytest
+
+from transformer.errors import CheckpointError
+from transformer.exchange.card import Said
+from transformer.exchange.export_ctranslate2 import export_ctranslate2
+from transformer.inference.translator import Translator
+
+ctranslate2 = pytest.importorskip("ctranslate2", reason="ctranslate2, an extra, is not installed")
+
+T5: dict[str, Any] = dict(
+    norm="pre",
+    norm_type="rms",
+    positions="relative",
+    head_size=7,
+    gated_feed_forward=True,
+    feed_forward_bias=False,
+    activation="gelu_tanh",
+    scale_embeddings=False,
+    scale_queries=False,
+    scale_logits=True,
+)
+KINDS: dict[str, dict[str, Any]] = {
+    "the paper's": {},
+    "like BART": dict(
+        norm="pre",
+        positions="learned",
+        position_offset=2,
+        embedding_norm=True,
+        activation="gelu",
+        attention_bias=True,
+        logits_bias=True,
+        joint=False,
+        tied_embeddings="none",
+    ),
+    "like T5": T5,
+    "like M2M100": dict(norm="pre", positions="sinusoidal_halves", position_offset=2, activation="swish"),
+}
+
+
+@pytest.fixture(autouse=True)
+def cheap_compilation() -> Iterator[None]:
+    """Compiles without optimizing: models are tiny, and compiled for each test."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_translations_are_the_same(kind: str, tmp_path: Path) -> None:
+    decode = dict(beam_size=1, max_extra_length=15)
+    own_models.write(tmp_path / "ours", decode, **KINDS[kind])
+    lines = hf_folders.sentences(100, seed=3)
+    arguments = tmp_path / "ours", tmp_path / "ct2", "best", "float32", Said()
+    told = export_ctranslate2(*arguments, lines)
+    assert told.startswith("100 of 100 greedy translations are CTranslate2's, log-probabilities differ by")
+    # Once more as its users do: text, the SentencePiece models beside it, text.
+    translator = ctranslate2.Translator(str(tmp_path / "ct2"))
+    source, target = (
+        own_models.sentencepiece(tmp_path / "ct2" / f"{side}.spm") for side in ("source", "target")
+    )
+    found = translator.translate_batch(
+        source.encode(lines[:9], out_type=str), beam_size=1, max_decoding_length=9
+    )
+    ours = Translator.load(tmp_path / "ours").translate(lines[:9])
+    for result, text in zip(found, ours, strict=True):
+        assert text.startswith(target.decode(result.hypotheses[0][:9]).strip()[:5])
+
+
+def test_quantized_and_refused(tmp_path: Path) -> None:
+    own_models.write(tmp_path / "ours")
+    for quantization in ("float32", "int8"):
+        export_ctranslate2(tmp_path / "ours", tmp_path / quantization, "best", quantization, Said())
+    large, small = (tmp_path / name / "model.bin" for name in ("float32", "int8"))
+    assert small.stat().st_size < 0.6 * large.stat().st_size
+    own_models.write(tmp_path / "umt5", relative_shared=False, **T5)
+    with pytest.raises(CheckpointError, match="CTranslate2 has no such model: config"):
+        export_ctranslate2(tmp_path / "umt5", tmp_path / "none", "best", "float32", Said())
+    assert not (tmp_path / "none").exists()

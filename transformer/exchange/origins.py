@@ -1,0 +1,30 @@
+"""Where a model was imported from: itself, or the one that its training began with."""
+
+import json
+from typing import Any
+
+from transformer.errors import CheckpointError
+from transformer.io.workdir import Workdir
+
+_FARTHEST = 20  # runs that began with one another
+
+
+def read_origin(workdir: Workdir) -> tuple[Workdir, dict[str, Any]]:
+    """Returns the folder that was imported, and what its `imported.json` says; {} if none was.
+
+    Raises:
+      CheckpointError: if that cannot be read.
+    """
+    found = workdir
+    for _ in range(_FARTHEST):
+        if found.imported.exists():
+            try:
+                return found, dict(json.loads(found.imported.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError) as error:
+                message = f"{found.imported}: cannot be read: {error}; import the model anew"
+                raise CheckpointError(message) from None
+        base = found.load_origin()
+        if base is None:
+            break
+        found = Workdir(base.model)
+    return workdir, {}
