@@ -14,7 +14,8 @@ from transformer import __version__
 from transformer.benchmark.verb import add_benchmark
 from transformer.doctor.verb import add_doctor
 from transformer.errors import UserError, did_you_mean
-from transformer.exchange.verb import add_export, add_import
+from transformer.exchange.inspect_verb import add_diff, add_inspect
+from transformer.exchange.verb import add_export, add_import, add_push
 from transformer.io.compilation_cache import tell_cache_failures_once
 from transformer.io.standard_error import forgive_standard_error
 from transformer.run.launch import add_launch
@@ -167,6 +168,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_plot(verbs)
     add_import(verbs)
     add_export(verbs)
+    add_push(verbs)
+    add_inspect(verbs)
+    add_diff(verbs)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The verbs `import` and `export`: models of others become model directories, and ours theirs."""
+"""The verbs `import`, `export` and `push`: models of others become model directories, and ours theirs."""
 
 import argparse
 import sys
@@ -67,6 +67,26 @@ def add_export(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     card.add_argument("--datasets", default="", metavar="NAMES", help="that it was trained on, with commas")
     card.add_argument("--base_model", default="", metavar="NAME", help="that training began with")
     p.set_defaults(run=_export)
+
+
+def add_push(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the verb `push`."""
+    p = verbs.add_parser(
+        "push",
+        help="bring an exported model to the Hub",
+        description="Brings a folder that `export` wrote to the Hugging Face Hub. Log in beforehand with "
+        "`hf auth login`, or set HF_TOKEN.",
+    )
+    p.add_argument("--from", dest="source", required=True, metavar="DIR", help="folder that export wrote")
+    p.add_argument("--to", dest="target", required=True, metavar="OWNER/NAME", help="made if there is none")
+    p.add_argument("--private", action="store_true", help="a new one is seen by its owner only")
+    p.set_defaults(run=_push)
+
+
+def _push(args: argparse.Namespace) -> None:
+    from transformer.exchange.hub import push
+
+    print(push(args.source, args.target, args.private))
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from transformer.errors import CheckpointError
 from transformer.io.digests import find_damage, write_digests
 from transformer.io.mismatch import find_mismatch
+from transformer.paths import by_path, nested
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -30,11 +31,8 @@ def write_weights(path: Path, params: Any, step: int) -> None:
       params: nested dicts of arrays.
       step: that they are from.
     """
-    flat = {
-        "/".join(key.key for key in keys): np.ascontiguousarray(x)
-        for keys, x in jax.tree_util.tree_leaves_with_path(params)
-    }
-    save_arrays(path, flat, {"step": str(step)})
+    arrays = {name: np.ascontiguousarray(x) for name, x in by_path(params).items()}
+    save_arrays(path, arrays, {"step": str(step)})
     write_digests(path.parent)
 
 
@@ -53,16 +51,10 @@ def read_weights(path: Path, like: Any) -> tuple[Any, int]:
     """
     if damage := find_damage(path.parent, []):
         raise CheckpointError(f"{path.parent}: {damage}; restore it from a copy of the model")
-    tree: dict[str, Any] = {}
     try:
         with safe_open(path, framework="np") as file:
             step = int(file.metadata()["step"])
-            for name in file.keys():  # noqa: SIM118
-                *folders, leaf = name.split("/")
-                inner = tree
-                for folder in folders:
-                    inner = inner.setdefault(folder, {})
-                inner[leaf] = file.get_tensor(name)
+            tree = nested({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
         message = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: cannot be read: {message}; restore it from a copy") from None
