@@ -97,7 +97,7 @@ def test_swapped_and_edited_parts_are_refused(tmp_path, capsys, how, message):
     assert export(tmp_path) == 0
     small = tmp_path / "small"
     if how == "swapped":
-        own_models.write(tmp_path / "other", joint=False)
+        own_models.write(tmp_path / "other", joint=False, tied_embeddings="target")
         shutil.rmtree(small / "tokenizer")
         shutil.copytree(tmp_path / "other" / "tokenizer", small / "tokenizer")
     elif how == "edited":
