@@ -10,6 +10,7 @@ Run it with the project's Python. A peer that is not installed is skipped by nam
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,7 +22,6 @@ from typing import Any
 
 from contenders import (
     HERE,
-    PEERS,
     Contender,
     Result,
     decode_contenders,
@@ -194,10 +194,8 @@ def compare_decode(args: argparse.Namespace) -> list[dict[str, Any]]:
     model = dict(model=args.model, checkpoint=args.checkpoint)
     bridge("text", **model, output=scratch, lines=args.lines)
     bridge("weights", **model, output=scratch / "weights.npz")
-    python = peer_python("ctranslate2")
-    for kind in ("float32", "int8") if python.exists() and args.device == "cpu" else ():
-        convert = [python, PEERS / "convert_ctranslate2.py", "--weights", scratch / "weights.npz"]
-        subprocess.run([*convert, "--compute_type", kind, "--output", scratch / kind], check=True)
+    if peer_python("ctranslate2").exists() and args.device == "cpu":
+        export_ctranslate2(args.model, args.checkpoint, scratch)
 
     def finish(contender: Contender, file: Path) -> None:
         if contender.needs is not None:
@@ -213,6 +211,17 @@ def compare_decode(args: argparse.Namespace) -> list[dict[str, Any]]:
         show(found)
         comparisons.append(found)
     return comparisons
+
+
+def export_ctranslate2(model: str, checkpoint: str, scratch: Path) -> None:
+    """Writes the model for CTranslate2, with this Python and the package from the peer's environment."""
+    (packages,) = peer_python("ctranslate2").parents[1].glob("lib/python*/site-packages")
+    seen = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(packages))))
+    for kind in ("float32", "int8"):
+        shutil.rmtree(scratch / kind, ignore_errors=True)
+        export = [sys.executable, "-m", "transformer", "export", "ctranslate2", "--model", model]
+        export += ["--checkpoint", checkpoint, "--to", str(scratch / kind), "--quantization", kind]
+        subprocess.run(export, check=True, env={**os.environ, "PYTHONPATH": seen})
 
 
 def choose(contenders: Sequence[Contender], only: str | None) -> list[Contender]:

@@ -1,15 +1,23 @@
 """Translates sentences with CTranslate2 and writes ids and seconds."""
 
 import argparse
+import json
+from pathlib import Path
 
 import ctranslate2
 from feed import Meter, read_sentences, usable_cores, write
 
 
+def read_names(model: Path, side: str) -> list[str]:
+    """Returns the name of each id of a side."""
+    names = (f"{side}_vocabulary.json", "shared_vocabulary.json")
+    return json.loads(next(model / name for name in names if (model / name).exists()).read_text("utf-8"))
+
+
 def main() -> None:
     """Reads the command line, translates, writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, help="folder that convert_ctranslate2.py wrote")
+    parser.add_argument("--model", required=True, help="folder that `transformer export ctranslate2` wrote")
     parser.add_argument("--sentences", required=True, help=".npz of source ids")
     parser.add_argument("--compute_type", choices=("float32", "int8"), default="float32")
     parser.add_argument("--beam_size", type=int, default=5)
@@ -20,7 +28,10 @@ def main() -> None:
     parser.add_argument("--intra_threads", type=int, default=usable_cores(), help="threads of each")
     parser.add_argument("--json", required=True)
     args = parser.parse_args()
-    sentences = [[str(i) for i in ids] for ids in read_sentences(args.sentences)]
+    source, target = (read_names(Path(args.model), side) for side in ("source", "target"))
+    places = {name: i for i, name in enumerate(target)}
+    ids = read_sentences(args.sentences)
+    sentences = [[source[i] for i in row[:-1]] for row in ids]  # the library adds the end mark itself
     translator = ctranslate2.Translator(
         args.model,
         device="cpu",
@@ -35,9 +46,9 @@ def main() -> None:
             max_batch_size=args.batch_size,
             beam_size=args.beam_size,
             length_penalty=args.length_penalty,
-            max_decoding_length=max(map(len, sentences)) + args.max_extra_length,
+            max_decoding_length=max(map(len, ids)) + args.max_extra_length,
         )
-        return [[int(piece) for piece in one.hypotheses[0]] for one in found]
+        return [[places[piece] for piece in one.hypotheses[0]] for one in found]
 
     translate(sentences[: args.inter_threads * args.batch_size])
     meter = Meter()
