@@ -260,3 +260,21 @@ def test_a_run_goes_on_with_other_devices(made, tmp_path, path):
     if not alone.exists():
         finish(launch(made.recipe, alone, f"--config.run.num_steps={7 * number}", processes=1))
     same_run(tmp_path, alone, 7 * number, atol=5e-3)  # rounding grows at each switch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 2])
+def test_fine_tuning(made, tmp_path, rank):
+    """Each process reads the base and puts its share on its own devices."""
+    options = [f"--config.init.model={made.one}", f"--config.lora.rank={rank}", "--config.run.eval_lines=0"]
+    options += [
+        "--config.run.num_steps=2",
+        "--config.run.best_metric=nll",
+        "--config.optim.learning_rate=1e-4",
+    ]
+    for processes in (1, 2):
+        finish(launch(made.recipe, tmp_path / str(processes), *options, processes=processes))
+    one, two = (read_arrays(tmp_path / name, 2) for name in "12")
+    assert one.keys() == two.keys()
+    for name, x in one.items():
+        np.testing.assert_allclose(two[name], x, rtol=0, atol=5e-4, err_msg=name)

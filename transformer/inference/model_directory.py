@@ -123,5 +123,5 @@ def _base(workdir: Workdir) -> Any:
 
 
 def _on_first_device(shapes: Any) -> Any:
-    device = SingleDeviceSharding(jax.devices()[0])
+    device = SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)

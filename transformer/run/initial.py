@@ -71,11 +71,12 @@ def initial_parameters(
       ConfigError: if no parameter is chosen.
     """
     init, (base, origin) = config.init, _load(config, workdir)
-    had, wanted = by_path(base.params), by_path(like.params if like.fixed is None else like.fixed)
+    had = jax.tree.map(np.asarray, by_path(base.params))
+    wanted = by_path(like.params if like.fixed is None else like.fixed)
     coverage: dict[str, Any] = {}
     if init.vocabulary == "transplant" or init.source_language or init.target_language:
-        arrays, pair = jax.tree.map(np.asarray, had), (base.tokenizer, tokenizer)
-        had, found = transplanted(arrays, base.config.model, *pair, init.language_like)
+        pair = base.tokenizer, tokenizer
+        had, found = transplanted(had, base.config.model, *pair, init.language_like)
         coverage = {"pieces": {side: counts._asdict() for side, counts in found.items()}}
     choice = choose(had, wanted, init)
     faults = _misfits(had, wanted, choice)
@@ -95,7 +96,13 @@ def initial_parameters(
     source = {"model": origin.model, "checkpoint": origin.step, "digest": origin.digest}
     report = {**choice._asdict(), **source, **sizes, **coverage}
     note(report_line(report))
-    return {path: jax.device_put(had[path], wanted[path].sharding) for path in choice.taken}, report
+    # Each process puts its share on its own devices.
+    placed: dict[str, jax.Array] = {
+        path: jax.make_array_from_callback(x.shape, wanted[path].sharding, x.__getitem__)
+        for path, x in had.items()
+        if path in choice.taken
+    }
+    return placed, report
 
 
 def check_origin(config: Config, workdir: Workdir) -> None:
