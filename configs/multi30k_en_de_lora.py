@@ -33,8 +33,7 @@ def get_config() -> ConfigDict:
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 100
     config.optim.clip_norm = 1.0
-    config.run.num_steps = 1500
-    config.run.eval_every = 500
+    config.run.num_steps = 5000  # as many as multi30k_en_de
     config.run.save_every = 250
     config.decode.beam_size = 5
     return config
