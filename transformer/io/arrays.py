@@ -1,17 +1,27 @@
-"""Arrays of a checkpoint without Orbax, whose import alone takes longer than to read a model."""
+"""Arrays of a checkpoint without Orbax, whose import alone takes longer than to read a model.
+
+Orbax keeps an item's arrays in Zarr's form in one OCDBT store, and their paths in `_METADATA`.
+"""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import tensorstore
 
 from transformer.errors import CheckpointError
-from transformer.io.checkpoint_folder import unusable
-from transformer.io.digests import find_damage
+from transformer.io import checkpoint_folder as files
+from transformer.io.digests import find_damage, write_digests
 from transformer.io.mismatch import find_mismatch
 from transformer.io.save_failures import in_one_line
+from transformer.io.workdir import write_json
+
+_PART = 1 << 25  # bytes of an array that are written together
+_PENDING = 4  # parts
+_KEY_OF_DICT = 2  # as Orbax numbers kinds of keys
 
 
 def read_item(folder: Path, step: int, item: str, like: Any) -> Any:
@@ -33,21 +43,82 @@ def read_item(folder: Path, step: int, item: str, like: Any) -> Any:
     if not (where / item).exists():
         raise CheckpointError(f"{where}: has no item '{item}'")
     if damage := find_damage(where, [item]):
-        raise unusable(folder, step, damage)
+        raise files.unusable(folder, step, damage)
     try:
         found = _read((where / item).absolute())
     except (OSError, ValueError, LookupError) as error:
-        raise unusable(folder, step, in_one_line(error)) from None
+        raise files.unusable(folder, step, in_one_line(error)) from None
     if mismatch := find_mismatch(found, like):
         raise CheckpointError(f"{where}: {item}: {mismatch}")
     return jax.tree.map(lambda x, wanted: jax.device_put(x, wanted.sharding), found, like)
 
 
+def write_params(
+    folder: Path, step: int, arrays: Iterable[tuple[tuple[str, ...], np.ndarray]], position: dict[str, Any]
+) -> None:
+    """Writes a checkpoint of parameters alone, whole or not at all, as `Checkpoints` would.
+
+    Each array is let go of before the next one is asked for, so memory need not hold the model.
+
+    Args:
+      folder: of the checkpoints; made if it is not there.
+      step: of the checkpoint; there is none of it yet.
+      arrays: path and values of each parameter.
+      position: JSON values.
+
+    Raises:
+      CheckpointError: if the disk does not take it.
+    """
+    where = files.staging(folder, step)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files.sweep(folder)
+        _write((where / "params").absolute(), arrays)
+        write_json(where / "position" / "metadata", position)
+        write_digests(where)
+        files.publish(folder, step)
+    except (OSError, ValueError) as error:  # TensorStore raises both for a full disk
+        raise CheckpointError(f"{where}: cannot be written: {in_one_line(error)}") from None
+
+
+def _write(folder: Path, arrays: Iterable[tuple[tuple[str, ...], np.ndarray]]) -> None:
+    context = tensorstore.Context({"file_io_sync": False})  # `write_digests` does it once
+    listed: dict[str, Any] = {}
+    pending: list[tensorstore.WriteFutures] = []
+    try:
+        for path, array in arrays:
+            keys = [{"key": name, "key_type": _KEY_OF_DICT} for name in path]
+            kind = {"value_type": "np.ndarray", "skip_deserialize": False}
+            listed[str(path)] = {"key_metadata": keys, "value_metadata": kind}
+            rows = min(len(array), max(1, _PART // (array.nbytes // len(array))))
+            opened = tensorstore.open(
+                {"driver": "zarr", "kvstore": {**_store(folder), "path": ".".join(path)}},
+                create=True,
+                dtype=array.dtype,
+                shape=array.shape,
+                chunk_layout=tensorstore.ChunkLayout(chunk_shape=(rows, *array.shape[1:])),
+                context=context,
+            ).result()
+            for start in range(0, len(array), rows):
+                part = slice(start, min(start + rows, len(array)))
+                pending.append(opened[part].write(array[part]))
+                while len(pending) > _PENDING:
+                    pending.pop(0).result()
+            del array  # before the next one is made
+        for future in pending:
+            future.result()
+    finally:
+        for future in pending:
+            future.commit.exception()  # waits: the folder may be removed after this
+    facts = {"use_ocdbt": True, "use_zarr3": False, "store_array_data_equal_to_fill_value": True}
+    write_json(folder / "_METADATA", {"tree_metadata": listed, **facts, "custom_metadata": None})
+
+
 def _read(folder: Path) -> Any:
-    """Returns nested dicts of NumPy arrays: Orbax keeps each in Zarr's form in one OCDBT store."""
+    """Returns nested dicts of NumPy arrays."""
     listed = json.loads((folder / "_METADATA").read_text(encoding="utf-8"))["tree_metadata"].values()
     paths = [tuple(part["key"] for part in entry["key_metadata"]) for entry in listed]
-    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}
+    store = _store(folder)
     opened = [
         tensorstore.open({"driver": "zarr", "kvstore": {**store, "path": ".".join(path)}}, open=True)
         for path in paths
@@ -60,3 +131,7 @@ def _read(folder: Path) -> Any:
             inner = inner.setdefault(name, {})
         inner[path[-1]] = array.result()
     return tree
+
+
+def _store(folder: Path) -> dict[str, Any]:
+    return {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}
