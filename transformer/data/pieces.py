@@ -1,14 +1,16 @@
-"""One side of a tokenizer: a SentencePiece model, and the ids of its pieces."""
+"""One side of a tokenizer: a SentencePiece model or byte pairs, and the ids of its pieces."""
 
 import re
 from collections.abc import Sequence
 
 import sentencepiece as spm
 
+from transformer.data.byte_pairs import BytePairs, text
 from transformer.errors import DataError
 from transformer.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID, SpecialIds
 
-_LANGUAGE = re.compile(r">>[^<>]+<<")  # names the target language before a source of multilingual Marian
+# Names the target language before a source, as multilingual Marian and MADLAD-400 have it.
+_LANGUAGE = re.compile(r">>[^<>]+<<|<2[^<>]+>")
 
 
 class Pieces:
@@ -18,7 +20,7 @@ class Pieces:
         """Takes a serialised model and, where ids are not the model's own, the spelling of each id.
 
         Args:
-          model: of SentencePiece.
+          model: of SentencePiece, or byte pairs.
           name: of the side, for messages.
           special: what ids mean.
           spellings: a piece for each id; empty where an id has none. None: ids are the model's.
@@ -26,11 +28,15 @@ class Pieces:
         Raises:
           DataError: if the model cannot be read, or has special ids of its own that are not ours.
         """
-        self._processor = _processor(model, name)
         self._special = special
         self._spellings = None if spellings is None else tuple(spellings)
         self._ids = {piece: i for i, piece in enumerate(spellings or ()) if piece}
-        p = self._processor
+        self._byte_pairs = BytePairs(model, name) if BytePairs.recognises(model) else None
+        if self._byte_pairs is not None:
+            if spellings is None:
+                raise DataError(f"tokenizer {name}: byte pairs need a piece for each id; import it anew")
+            return
+        self._processor = p = _processor(model, name)
         ids, ours = (p.pad_id(), p.unk_id(), p.bos_id(), p.eos_id()), (PAD_ID, UNK_ID, BOS_ID, EOS_ID)
         if spellings is None and ids != ours:
             raise DataError(
@@ -47,7 +53,7 @@ class Pieces:
             return self._processor.encode(list(lines))
         marks = [self._language(line) for line in lines]
         rest = [line[len(mark) :] for line, mark in zip(lines, marks, strict=True)]
-        pieces = self._processor.encode(rest, out_type=str)
+        pieces = self._cut(rest)
         return [
             [self._ids.get(piece, self._special.unk) for piece in ([mark, *line] if mark else line)]
             for mark, line in zip(marks, pieces, strict=True)
@@ -59,7 +65,9 @@ class Pieces:
             return self._processor.decode([list(ids) for ids in sentences])
         hidden = set(self._special.hidden)
         kept = [[self._spellings[i] for i in ids if i not in hidden] for ids in sentences]
-        return [text.strip() for text in self._processor.decode(kept)] if kept else []
+        if self._byte_pairs is not None:
+            return [text(pieces).strip() for pieces in kept]
+        return [line.strip() for line in self._processor.decode(kept)] if kept else []
 
     def spelling(self, i: int) -> str:
         """Returns the piece's own spelling."""
@@ -67,12 +75,22 @@ class Pieces:
 
     def vocabulary(self) -> tuple[list[str], list[float]]:
         """Returns spelling (empty for special pieces and bytes) and score of every id."""
+        if self._byte_pairs is not None:
+            assert self._spellings is not None
+            out = {self._special.unk, *self._special.hidden}
+            pieces = ["" if i in out else piece for i, piece in enumerate(self._spellings)]
+            return pieces, [self._byte_pairs.score(piece) for piece in pieces]
         p = self._processor
         unknown = p.unk_id()
         ids = range(len(self)) if self._spellings is None else [p.piece_to_id(s) for s in self._spellings]
         special = [i == unknown or p.is_control(i) or p.is_byte(i) for i in ids]
         pieces = ["" if out else p.id_to_piece(i) for i, out in zip(ids, special, strict=True)]
         return pieces, [p.get_score(i) for i in ids]
+
+    def _cut(self, lines: Sequence[str]) -> list[list[str]]:
+        if self._byte_pairs is not None:
+            return [self._byte_pairs.pieces(line) for line in lines]
+        return self._processor.encode(list(lines), out_type=str)
 
     def _language(self, line: str) -> str:
         found = _LANGUAGE.match(line)
