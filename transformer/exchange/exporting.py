@@ -15,17 +15,17 @@ from transformer.exchange.card import Said, model_card
 from transformer.exchange.families import FAMILIES
 from transformer.exchange.folders import new_folder
 from transformer.exchange.foreign import Foreign
-from transformer.exchange.importing import EARLY
-from transformer.exchange.layout import their_tensors
+from transformer.exchange.layout import all_names, their_tensors
 from transformer.exchange.origins import read_origin
+from transformer.exchange.reading import EARLY
 from transformer.exchange.refitting import differences, refit, refitted
-from transformer.exchange.tensors import cast
 from transformer.exchange.verifying import transformers_runtime, verify
-from transformer.exchange.vocabularies import TOKENIZERS
-from transformer.exchange.written_vocabularies import WRITERS, Written, ids_of, pieces
+from transformer.exchange.written_tensors import cast
+from transformer.exchange.written_vocabularies import Written, ids_of, pieces, written_tokenizer
 from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.io.weights import save_arrays
 from transformer.io.workdir import Workdir, write_json
+from transformer.model.size import parameter_shapes
 from transformer.model.transformer import Transformer, unrolled, unstack_layers
 
 _USE = """from transformers import AutoTokenizer, {title}
@@ -102,7 +102,7 @@ def export_hf(
         family = FAMILIES[plan.kind]
         module = Transformer(plan.model, loaded.model.source_vocab, loaded.model.target_vocab)
         params = refit(unstack_layers(loaded.params), unrolled(loaded.model), plan.model)
-        tensors = their_tensors(params, family.names(plan.fields, module))
+        tensors = their_tensors(params, all_names(family.name, plan.fields, parameter_shapes(module)))
         tensors = dict(_as_before(tensors, origin.get("tensors", {}), note))
         for name, content in plan.tokenizer.contents.items():
             (folder / name).write_bytes(content)
@@ -172,7 +172,7 @@ def _in_family(kind: str, loaded: LoadedModel, origin: Mapping[str, Any], target
             break
     if rows[0] != rows[1] and model.tied_embeddings in ("all", "inputs"):
         reasons.append(f"tokenizer: {rows[0]} source pieces, {rows[1]} target pieces")
-    files = WRITERS[kind](tokenizer, origin.get("tokenizer", {}))
+    files = written_tokenizer(kind, tokenizer, origin.get("tokenizer", {}))
     return _Plan(kind, fitted, found, config, files, [*reasons, *files.reasons])
 
 
@@ -221,7 +221,7 @@ def _read_back(folder: Path, plan: _Plan, tokenizer: Tokenizer) -> None:
     """Refuses if the importer does not find in `folder` what is here."""
     foreign = Foreign(folder)
     rows = tokenizer.source_vocab, tokenizer.target_vocab
-    found = TOKENIZERS[plan.kind](foreign, rows, ("", ""))
+    found = FAMILIES[plan.kind].tokenizer(foreign, rows, ("", ""))
     for name, value in tokenizer.special._asdict().items():
         if name != "hidden" and (other := getattr(found.special, name)) != value:
             foreign.refuse(f"tokenizer: {name} is {value}, and would be read as {other}")

@@ -3,14 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
-
+from transformer.data.tokenizer import Tokenizer
+from transformer.exchange.byte_vocabularies import bart_tokenizer, byt5_tokenizer, is_byt5
 from transformer.exchange.foreign import Foreign
-from transformer.exchange.layout import joined
 from transformer.exchange.names import bart_name, t5_name
 from transformer.exchange.settings import Setting
-from transformer.model.size import parameter_shapes
-from transformer.model.transformer import Transformer
+from transformer.exchange.vocabularies import many_languages, marian_tokenizer, t5_tokenizer
 
 _ACTIVATIONS = {
     "relu": "relu",
@@ -35,7 +33,9 @@ class Family(NamedTuple):
       write: the other way: fields, and rows of the source's and the target's table -> settings.
       name: path of one of our parameters, and the fields -> its name in the family's state.
       derived: whether a tensor follows from others or from the settings: copies of tied tables, and
-        sinusoids. It need not be there, and is neither read nor written.
+        sinusoids; or their classes do not read it either. It is neither read nor written.
+      tokenizer: settings, rows of the source's and the target's table, and languages -> ours.
+      prefix: of all names; a state of the bare model, without an output, lacks it.
     """
 
     title: str
@@ -45,6 +45,8 @@ class Family(NamedTuple):
     write: Callable[[Mapping[str, Any], tuple[int, int]], dict[str, Any]]
     name: Callable[[str, Mapping[str, Any]], str]
     derived: Callable[[str, Mapping[str, Any]], bool]
+    tokenizer: Callable[[Foreign, tuple[int, int], tuple[str, str]], Tokenizer]
+    prefix: str = ""
 
     def model(self, f: Foreign, own_output: bool) -> dict[str, Any]:
         """Returns fields of `ModelConfig`; reasons why there is none are added to `f`."""
@@ -57,16 +59,6 @@ class Family(NamedTuple):
         for setting in self.settings:
             found |= setting.write(model[setting.field])
         return {**found, **self.write(model, rows)}
-
-    def names(self, model: Mapping[str, Any], module: Transformer) -> dict[str, list[str]]:
-        """Returns {path of our parameter: its names}; several for layers whose parameters are one here."""
-        found = {}
-        for path, x in jax.tree_util.tree_leaves_with_path(parameter_shapes(module)):
-            name = self.name(joined(path), model)
-            found[joined(path)] = [
-                name.format(layer=i) for i in range(x.shape[0] if "{layer}" in name else 1)
-            ]
-        return found
 
 
 # What Marian, M2M100, BART and mBART have in common; only their training drops whole layers.
@@ -84,6 +76,9 @@ _LIKE_BART = (
     Setting("scale_embeddings", ("scale_embedding",), bool, False),
 )
 _FIXED_LIKE_BART = dict(norm_epsilon=1e-5, attention_bias=True)
+_FIXED_BART = dict(
+    _FIXED_LIKE_BART, positions="learned", position_offset=2, embedding_norm=True, logits_bias=True
+)
 
 
 def _read_marian(f: Foreign, _: bool) -> dict[str, Any]:
@@ -121,6 +116,8 @@ def _derived_like_bart(name: str, model: Mapping[str, Any]) -> bool:
         ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"), ("all", "inputs")
     )
     sinusoid = name.endswith(("embed_positions.weight", "embed_positions.weights"))
+    if name in ("model.encoder.version", "model.decoder.version"):  # fairseq's
+        return True
     return model["tied_embeddings"] in copies.get(name, ()) or (sinusoid and model["positions"] != "learned")
 
 
@@ -184,7 +181,8 @@ def _write_t5(model: Mapping[str, Any], rows: tuple[int, int]) -> dict[str, Any]
 def _read_scaled_t5(f: Foreign, own_output: bool) -> dict[str, Any]:
     # Older configurations have one setting for both: whether the tables are tied, and whether to scale.
     scale = f.fact("scale_decoder_outputs", f.fact("tie_word_embeddings", True))
-    return dict(_read_t5(f, own_output), scale_logits=scale)
+    longest = dict(max_length=1024) if is_byt5(f) and "n_positions" not in f.config else {}
+    return dict(_read_t5(f, own_output), scale_logits=scale, **longest)
 
 
 def _write_scaled_t5(model: Mapping[str, Any], rows: tuple[int, int]) -> dict[str, Any]:
@@ -196,8 +194,16 @@ def _read_umt5(f: Foreign, own_output: bool) -> dict[str, Any]:
 
 
 def _derived_like_t5(name: str, model: Mapping[str, Any]) -> bool:
-    copies = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-    return name in copies or (name == "lm_head.weight" and model["tied_embeddings"] == "all")
+    unread = (  # the last one is left over in T5's first checkpoints
+        "encoder.embed_tokens.weight",
+        "decoder.embed_tokens.weight",
+        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+    )
+    return name in unread or (name == "lm_head.weight" and model["tied_embeddings"] == "all")
+
+
+def _tokenizer_of_t5(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str]) -> Tokenizer:
+    return (byt5_tokenizer if is_byt5(f) else t5_tokenizer)(f, sizes, languages)
 
 
 FAMILIES = {
@@ -209,6 +215,8 @@ FAMILIES = {
         _write_marian,
         bart_name,
         _derived_like_bart,
+        marian_tokenizer,
+        "model.",
     ),
     "m2m_100": Family(
         "M2M100ForConditionalGeneration",
@@ -218,22 +226,30 @@ FAMILIES = {
         _write_bart,
         bart_name,
         _derived_like_bart,
+        many_languages,
+        "model.",
     ),
-    "mbart": Family(
-        "MBartForConditionalGeneration",
+    "bart": Family(
+        "BartForConditionalGeneration",
         _LIKE_BART,
-        dict(
-            _FIXED_LIKE_BART,
-            norm="pre",
-            positions="learned",
-            position_offset=2,
-            embedding_norm=True,
-            logits_bias=True,
-        ),
+        _FIXED_BART,
         _read_bart,
         _write_bart,
         bart_name,
         _derived_like_bart,
+        bart_tokenizer,
+        "model.",
+    ),
+    "mbart": Family(
+        "MBartForConditionalGeneration",
+        _LIKE_BART,
+        dict(_FIXED_BART, norm="pre"),
+        _read_bart,
+        _write_bart,
+        bart_name,
+        _derived_like_bart,
+        many_languages,
+        "model.",
     ),
     "t5": Family(
         "T5ForConditionalGeneration",
@@ -243,6 +259,7 @@ FAMILIES = {
         _write_scaled_t5,
         t5_name,
         _derived_like_t5,
+        _tokenizer_of_t5,
     ),
     "mt5": Family(
         "MT5ForConditionalGeneration",
@@ -252,6 +269,7 @@ FAMILIES = {
         _write_t5,
         t5_name,
         _derived_like_t5,
+        t5_tokenizer,
     ),
     "umt5": Family(
         "UMT5ForConditionalGeneration",
@@ -261,5 +279,6 @@ FAMILIES = {
         _write_t5,
         t5_name,
         _derived_like_t5,
+        t5_tokenizer,
     ),
 }

@@ -7,7 +7,10 @@ from typing import Any
 
 from transformer.errors import CheckpointError, did_you_mean
 
-_LARGEST_JSON = 1 << 26  # bytes; a tokenizer.json of 250,000 pieces has 17 million
+_LARGEST_JSON = 1 << 25  # bytes; a tokenizer.json of 250,000 pieces has 17 million
+_MOST_VALUES = (
+    2_000_000  # of all JSON in a file, by its commas, colons and brackets; that file has 1.3 million
+)
 NOTHING = object()  # a default: the key is needed
 
 
@@ -41,9 +44,27 @@ class Foreign:
         self.generation = {**self.config, **self.optional_json("generation_config.json")}
         self.tokenizer = self.optional_json("tokenizer_config.json")
 
+    @property
+    def tokenizer_class(self) -> str:
+        """Name of the tokenizer's class in transformers; empty if no file says it."""
+        return str(self.tokenizer.get("tokenizer_class") or self.config.get("tokenizer_class") or "")
+
     def has(self, name: str) -> bool:
         """Returns whether the folder has a file of that name."""
         return (self.folder / name).is_file() if self._unwritten is None else name in self._unwritten
+
+    def path(self, name: str) -> Path:
+        """Returns where a file is.
+
+        Raises:
+          CheckpointError: if it is a link to something outside, other than the Hub's cache makes them.
+        """
+        path, inside = self.folder / name, [self.folder.resolve()]
+        if self.folder.parent.name == "snapshots":
+            inside.append(self.folder.parent.parent.resolve() / "blobs")
+        if path.resolve().parent not in inside:
+            raise CheckpointError(f"{path}: is a link out of the folder; put the file itself there")
+        return path
 
     def json(self, name: str) -> dict[str, Any]:
         """Returns the object in a JSON file.
@@ -53,11 +74,14 @@ class Foreign:
         """
         if self._unwritten is not None:
             return self._unwritten[name]
-        path = self.folder / name
+        path = self.path(name)
         try:
             if path.stat().st_size > _LARGEST_JSON:
                 raise CheckpointError(f"{path}: has more than {_LARGEST_JSON:,} bytes; is it the right file?")
-            found = json.loads(path.read_text(encoding="utf-8"))
+            content = path.read_bytes()
+            if sum(map(content.count, (b",", b":", b"[", b"{"))) > _MOST_VALUES:
+                raise CheckpointError(f"{path}: has too many values; is it the right file?")
+            found = json.loads(content.decode("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             message = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{path}: cannot be read as JSON: {message}; get it anew") from None

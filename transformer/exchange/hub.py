@@ -6,11 +6,15 @@ from pathlib import Path
 from transformer.errors import CheckpointError, UserError
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_PATTERNS = ("*.json", "*.safetensors", "*.spm", "*.model")
+_PATTERNS = ("*.json", "*.spm", "*.model", "merges.txt", "*.safetensors")
 
 
-def local_folder(name: str) -> Path:
+def local_folder(name: str, pickles: bool = False) -> Path:
     """Returns the folder `name`, downloaded first if it is not here but may be on the Hub.
+
+    Args:
+      name: of a folder, or OWNER/NAME.
+      pickles: PyTorch's files are downloaded too.
 
     Raises:
       CheckpointError: if there is no such folder, and none can be downloaded.
@@ -28,7 +32,8 @@ def local_folder(name: str) -> Path:
             "pip install huggingface_hub"
         ) from None
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_PATTERNS)))
+        patterns = [*_PATTERNS, "pytorch_model*.bin"] if pickles else list(_PATTERNS)
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         message = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{name}: could not be downloaded: {message}") from None

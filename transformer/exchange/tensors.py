@@ -1,103 +1,110 @@
-"""Tensors of safetensors files, read one by one; pickles are never opened."""
+"""Tensors of a foreign folder, read one by one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from transformer.errors import CheckpointError
 from transformer.exchange.foreign import Foreign
+from transformer.exchange.pickles import pickled_tensors
+from transformer.exchange.safetensors_file import stored_tensors
 
-_ONE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLES = (
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "model.pt",
-    "tf_model.h5",
-    "flax_model.msgpack",
-)
-_DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}  # all widen to float32 exactly
+_SAFE, _PICKLE = "model.safetensors", "pytorch_model.bin"
+_OTHER_FORMS = ("model.pt", "tf_model.h5", "flax_model.msgpack", "model.npz")
+DTYPES = ("F32", "F16", "BF16")  # what widens to float32 exactly
 
 
 class Tensors:
     """All tensors of a folder by name."""
 
-    def __init__(self, foreign: Foreign):
-        """Opens the files; only their headers are read.
+    def __init__(self, foreign: Foreign, prefix: str = "", allow_pickle: bool = False):
+        """Opens the files; of safetensors only the headers are read.
+
+        Args:
+          foreign: the folder.
+          prefix: comes before all names if it is before none.
+          allow_pickle: PyTorch's files are read where there are no safetensors.
 
         Raises:
           CheckpointError: if there are none, or they are damaged.
         """
-        self._files: dict[str, Any] = {}
-        for path in _paths(foreign):
-            try:
-                opened = safe_open(path, framework="np")
-                for name in opened.keys():  # noqa: SIM118
-                    if name in self._files:
-                        raise CheckpointError(
-                            f"{path}: tensor '{name}' is in another file too; get both anew"
-                        )
-                    self._files[name] = opened
-            except (SafetensorError, OSError) as error:
-                message = " ".join(str(error).split())[:200]
-                raise CheckpointError(f"{path}: damaged: {message}; get it anew") from None
-        self._folder = foreign.folder
+        self._tensors: dict[str, Any] = {}  # StoredTensor or PickledTensor
+        paths, reader = _paths(foreign, allow_pickle)
+        for path in paths:
+            found = reader(path)
+            if twice := self._tensors.keys() & found.keys():
+                raise CheckpointError(f"{path}: tensor '{min(twice)}' is in another file too; get both anew")
+            self._tensors.update(found)
+        if not any(name.startswith(prefix) for name in self._tensors):
+            self._tensors = {prefix + name: tensor for name, tensor in self._tensors.items()}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._files
+        return name in self._tensors
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self._tensors)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns a tensor's shape."""
-        return tuple(self._files[name].get_slice(name).get_shape())
+        return tuple(self._tensors[name].shape)
 
     def dtype(self, name: str) -> str:
         """Returns a tensor's dtype as safetensors names it, for example "F16"."""
-        return str(self._files[name].get_slice(name).get_dtype())
+        return str(self._tensors[name].dtype)
 
     def read(self, name: str) -> np.ndarray:
         """Returns a tensor as float32, which holds all dtypes that are taken exactly.
 
         Raises:
-          CheckpointError: if it has another dtype, or a number that is not finite.
+          CheckpointError: if it has a number that is not finite.
         """
-        if self.dtype(name) not in _DTYPES:
-            known = ", ".join(_DTYPES)
-            raise CheckpointError(f"{self._folder}: {name}: dtype {self.dtype(name)} is not one of {known}")
-        array = np.asarray(self._files[name].get_tensor(name), np.float32)
+        array: np.ndarray = self._tensors[name].read()
         if not np.isfinite(array).all():
-            raise CheckpointError(f"{self._folder}: {name}: has numbers that are not finite; get it anew")
+            path = self._tensors[name].path
+            raise CheckpointError(f"{path}: {name}: has numbers that are not finite; get it anew")
         return array
 
-
-def cast(array: np.ndarray, dtype: str) -> np.ndarray:
-    """Returns an array in a dtype as safetensors names it, rounded where it must be."""
-    with np.errstate(over="ignore"):
-        return array.astype(_DTYPES[dtype])
+    def same(self, one: str, other: str) -> bool:
+        """Returns whether two tensors hold the same bits."""
+        return bool(self._tensors[one].same(self._tensors[other]))
 
 
-def _paths(foreign: Foreign) -> list[Path]:
-    """Returns the files with tensors."""
-    if foreign.has(_ONE):
-        return [foreign.folder / _ONE]
-    if foreign.has(_INDEX):
-        listed = foreign.json(_INDEX).get("weight_map")
-        names = sorted(set(map(str, listed.values()))) if isinstance(listed, dict) else []
-        for name in names:
-            if Path(name).name != name or not name.endswith(".safetensors") or not foreign.has(name):
-                raise CheckpointError(
-                    f"{foreign.folder / _INDEX}: names '{name}', expected .safetensors files of the same "
-                    "folder; get it anew"
-                )
-        return [foreign.folder / name for name in names]
-    if pickles := [name for name in _PICKLES if foreign.has(name)]:
+def _paths(foreign: Foreign, allow_pickle: bool) -> tuple[list[Path], Callable[[Path], Mapping[str, Any]]]:
+    """Returns the files with tensors, and what reads one."""
+    if safe := _parts(foreign, _SAFE):
+        return safe, stored_tensors
+    if pickled := _parts(foreign, _PICKLE):
+        if allow_pickle:
+            return pickled, pickled_tensors
         raise CheckpointError(
-            f"{foreign.folder}: {pickles[0]} is not read, since pickles can run code; where you trust it, "
-            f"load the model with transformers, whose save_pretrained(...) writes {_ONE}"
+            f"{pickled[0]}: is not read, since pickles can run code; where you trust it, add --allow_pickle "
+            f"(PyTorch 2.6 or newer reads it, as tensors alone), or get the model as {_SAFE}"
         )
-    raise CheckpointError(f"{foreign.folder}: has no {_ONE}; give a folder that save_pretrained wrote")
+    if other := [name for name in _OTHER_FORMS if foreign.has(name)]:
+        raise CheckpointError(
+            f"{foreign.folder}: {other[0]} is not read; load the model with transformers, whose "
+            f"save_pretrained(...) writes {_SAFE}"
+        )
+    raise CheckpointError(f"{foreign.folder}: has no {_SAFE}; give a folder that save_pretrained wrote")
+
+
+def _parts(foreign: Foreign, name: str) -> list[Path]:
+    """Returns the file of that name, or the parts that it was divided into."""
+    if foreign.has(name):
+        return [foreign.path(name)]
+    index, ending = f"{name}.index.json", Path(name).suffix
+    if not foreign.has(index):
+        return []
+    listed = foreign.json(index).get("weight_map")
+    names = sorted(set(map(str, listed.values()))) if isinstance(listed, dict) else []
+    if not names:
+        raise CheckpointError(f"{foreign.folder / index}: names no files; get it anew")
+    for part in names:
+        if Path(part).name != part or not part.endswith(ending) or not foreign.has(part):
+            raise CheckpointError(
+                f"{foreign.folder / index}: names '{part[:80]}', expected {ending} files of the same "
+                "folder; get it anew"
+            )
+    return [foreign.path(part) for part in names]

@@ -26,6 +26,12 @@ def add_import(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     p.add_argument("--to", dest="target", required=True, metavar="DIR", help="folder of the new model")
     p.add_argument("--source_language", default="", metavar="CODE", help="for models that need it")
     p.add_argument("--target_language", default="", metavar="CODE", help="for models that need it")
+    p.add_argument(
+        "--allow_pickle",
+        action="store_true",
+        help="read pytorch_model.bin where there are no safetensors; needs PyTorch 2.6 or newer, which "
+        "reads it as tensors alone",
+    )
     p.set_defaults(run=_import)
 
 
@@ -33,7 +39,9 @@ def _import(args: argparse.Namespace) -> None:
     from transformer.exchange.hub import local_folder
     from transformer.exchange.importing import import_hf
 
-    import_hf(local_folder(args.source), args.target, (args.source_language, args.target_language))
+    languages = args.source_language, args.target_language
+    folder = local_folder(args.source, args.allow_pickle)
+    import_hf(folder, args.target, languages, args.allow_pickle, say)
 
 
 def add_export(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

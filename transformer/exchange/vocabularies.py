@@ -1,24 +1,38 @@
 """Tokenizers of transformers' models -> ours, with the ids that they have there."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from transformer.data.pieces import piece_list
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, DataError, did_you_mean
 from transformer.exchange.foreign import Foreign
+from transformer.exchange.trial import try_sentencepiece
 from transformer.special_ids import SpecialIds
 
-_LARGEST_MODEL = 1 << 26  # bytes of a SentencePiece model
+_LARGEST_MODEL = 1 << 24  # bytes of a SentencePiece model; the largest known has 5 million
 
-# Languages in the order of their ids, which M2M100's files do not tell.
+# Languages in the order of their ids, which the files of M2M100 and mBART need not tell.
 _OF_M2M100 = """
 af am ar ast az ba be bg bn br bs ca ceb cs cy da de el en es et fa ff fi fr fy ga gd gl gu ha he hi hr
 ht hu hy id ig ilo is it ja jv ka kk km kn ko lb lg ln lo lt lv mg mk ml mn mr ms my ne nl no ns oc or
 pa pl ps pt ro ru sd si sk sl so sq sr ss su sv sw ta th tl tn tr uk ur uz vi wo xh yi yo zh zu
 """
-CODES = {"m2m100": _OF_M2M100.split(), "wmt21": ["en", "ha", "is", "ja", "cs", "ru", "zh", "de"]}
+_OF_MBART = """
+ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV my_MM
+ne_NP nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN
+"""
+_OF_MBART50 = """
+af_ZA az_AZ bn_IN fa_IR he_IL hr_HR id_ID ka_GE km_KH mk_MK ml_IN mn_MN mr_IN pl_PL ps_AF pt_XX sv_SE
+sw_KE ta_IN te_IN th_TH tl_XX uk_UA ur_PK xh_ZA gl_ES sl_SI
+"""
+CODES = {
+    "m2m100": _OF_M2M100.split(),
+    "wmt21": ["en", "ha", "is", "ja", "cs", "ru", "zh", "de"],
+    "mbart": _OF_MBART.split(),
+    "mbart50": (_OF_MBART + _OF_MBART50).split(),
+}
 
 
 def marian_tokenizer(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str]) -> Tokenizer:
@@ -30,14 +44,14 @@ def marian_tokenizer(f: Foreign, sizes: tuple[int, int], languages: tuple[str, s
     end, start, pad = f.id("eos_token_id", 0), f.id("decoder_start_token_id"), f.id("pad_token_id")
     special = SpecialIds(
         pad=pad,
-        unk=_place(f, files[0], sides[0], "<unk>"),
+        unk=place(f, files[0], sides[0], "<unk>"),
         start=start,
         end=end,
-        forbidden=_forbidden(f),
+        forbidden=forbidden_ids(f),
         source_suffix=(end,),
         hidden=tuple({end, start, pad}),
     )
-    if _place(f, files[1], sides[1], "<unk>") != special.unk:
+    if place(f, files[1], sides[1], "<unk>") != special.unk:
         f.refuse(f"{files[1]}: '<unk>' has another id than in {files[0]}")
     models = [model_file(f, name) for name in ("source.spm", "target.spm")]
     return made(f, models, sides, special)
@@ -81,20 +95,22 @@ def spellings(f: Foreign, file: str, ids: Mapping[str, Any], size: int) -> list[
 
 
 def model_file(f: Foreign, name: str) -> bytes:
-    """Returns the content of a SentencePiece file.
+    """Returns the content of a SentencePiece file that can be loaded.
 
     Raises:
-      CheckpointError: if there is none, or it is too large to be one.
+      CheckpointError: if there is none, or it is too large or too damaged to be one.
     """
-    path = f.folder / name
+    path = f.path(name)
     if not path.is_file():
         raise CheckpointError(f"{path}: is missing; the tokenizer needs it, get it anew")
     if path.stat().st_size > _LARGEST_MODEL:
         raise CheckpointError(f"{path}: has more than {_LARGEST_MODEL:,} bytes; is it the right file?")
-    return path.read_bytes()
+    content = path.read_bytes()
+    try_sentencepiece(path, content)
+    return content
 
 
-def _place(f: Foreign, file: str, pieces: list[str], piece: str) -> int:
+def place(f: Foreign, file: str, pieces: list[str], piece: str) -> int:
     """Returns the id of a piece that must be there."""
     if piece not in pieces:
         f.refuse(f"{file}: has no piece '{piece}'")
@@ -102,7 +118,7 @@ def _place(f: Foreign, file: str, pieces: list[str], piece: str) -> int:
     return pieces.index(piece)
 
 
-def _forbidden(f: Foreign) -> tuple[int, ...]:
+def forbidden_ids(f: Foreign) -> tuple[int, ...]:
     """Returns the ids that the search must not choose; sequences of several are refused."""
     listed = f.generation.get("bad_words_ids") or []
     if not all(isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], int) for ids in listed):
@@ -126,15 +142,15 @@ def many_languages(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str
         for code, option in zip(codes, ("--source_language", "--target_language"), strict=True)
     )
     end = f.id("eos_token_id", 2)
-    old = f.config["model_type"] == "mbart" and "50" not in str(f.tokenizer.get("tokenizer_class"))
+    old = _is_first_mbart(f)
     behind = old or f.tokenizer.get("legacy_behaviour") is True
     start = target if old else f.id("decoder_start_token_id", end)
     special = SpecialIds(
         pad=f.id("pad_token_id", 1),
-        unk=_place(f, file, pieces, "<unk>"),
+        unk=place(f, file, pieces, "<unk>"),
         start=start,
         end=end,
-        forbidden=_forbidden(f),
+        forbidden=forbidden_ids(f),
         source_prefix=() if behind else (source,),
         source_suffix=(end, source) if behind else (end,),
         target_prefix=() if old else (target,),
@@ -152,22 +168,47 @@ def _ids(f: Foreign, model: bytes) -> tuple[str, dict[str, Any], list[int]]:
         hidden = [ids.get(piece, 0) for piece in ("<s>", "<pad>", "</s>")]
         return "vocab.json", {**ids, **tokens}, [*hidden, *tokens.values()]
     if f.has("tokenizer.json"):
-        found = f.json("tokenizer.json")
-        try:
-            vocabulary = found["model"]["vocab"]
-            if isinstance(vocabulary, list):
-                vocabulary = {piece: i for i, (piece, _) in enumerate(vocabulary)}
-            added = {token["content"]: token["id"] for token in found["added_tokens"]}
-            hidden = [token["id"] for token in found["added_tokens"] if token["special"]]
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise CheckpointError(f"{f.folder / 'tokenizer.json'}: has no vocabulary; get it anew") from None
+        found, added = tokenizer_json(f)
+        vocabulary = found["model"]["vocab"]
+        if isinstance(vocabulary, list):
+            vocabulary = {piece: i for i, (piece, _) in enumerate(vocabulary)}
+        hidden = [token["id"] for token in found["added_tokens"] if token["special"]]
         unk = added.get("<unk>")
         return "tokenizer.json", {**vocabulary, **added}, [i for i in hidden if i != unk]
     listed = ["<s>", "<pad>", "</s>", "<unk>", *piece_list(model)[3:]]
+    codes = [] if f.config["model_type"] != "mbart" else CODES["mbart" if _is_first_mbart(f) else "mbart50"]
     extra = f.tokenizer.get("additional_special_tokens") or f.tokenizer.get("extra_special_tokens") or []
-    listed_too = [str(token) for token in extra if str(token) not in listed]
-    ids = {piece: i for i, piece in enumerate([*listed, *listed_too, "<mask>"])}
+    others = dict.fromkeys(token for token in (*codes, *map(str, extra), "<mask>") if token not in listed)
+    ids = {piece: i for i, piece in enumerate([*listed, *others])}
     return "sentencepiece.bpe.model", ids, [0, 1, 2, *range(len(listed), len(ids))]
+
+
+def tokenizer_json(f: Foreign) -> tuple[dict[str, Any], dict[str, int]]:
+    """Returns the content of tokenizer.json, and the ids of the tokens that were added to its vocabulary.
+
+    Raises:
+      CheckpointError: if it has neither.
+    """
+    found = f.json("tokenizer.json")
+    try:
+        vocabulary = found["model"]["vocab"]
+        pairs = vocabulary.items() if isinstance(vocabulary, dict) else [(p, s) for p, s in vocabulary]
+        sound = all(isinstance(piece, str) for piece, _ in pairs)
+        added = {token["content"]: token["id"] for token in found["added_tokens"]}
+        sound &= all(
+            isinstance(t["content"], str) and isinstance(t["id"], int) and isinstance(t["special"], bool)
+            for t in found["added_tokens"]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        sound, added = False, {}
+    if not sound:
+        raise CheckpointError(f"{f.folder / 'tokenizer.json'}: has no vocabulary; get it anew")
+    return found, added
+
+
+def _is_first_mbart(f: Foreign) -> bool:
+    """Returns whether it is mBART, not mBART-50."""
+    return f.config["model_type"] == "mbart" and "50" not in f.tokenizer_class
 
 
 def _language(f: Foreign, ids: Mapping[str, Any], code: str, option: str) -> int:
@@ -183,34 +224,39 @@ def _language(f: Foreign, ids: Mapping[str, Any], code: str, option: str) -> int
 
 
 def t5_tokenizer(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str]) -> Tokenizer:
-    """Reads spiece.model, whose ids are the model's; sentinels follow, the first one last."""
-    if languages != ("", ""):
-        f.refuse("--source_language and --target_language: this family is told them in the text")
+    """Reads spiece.model, whose ids are the model's; sentinels follow, the first one last.
+
+    MADLAD-400 is told the target's language by a piece <2xx> before the source.
+    """
     model = model_file(f, "spiece.model")
     listed = piece_list(model)
+    prefix: tuple[int, ...] = ()
+    if languages[1] and f"<2{languages[1]}>" in listed:
+        prefix = (listed.index(f"<2{languages[1]}>"),)
+    elif languages[1]:
+        known = [piece[2:-1] for piece in listed if re.fullmatch(r"<2[^<>]+>", piece)]
+        hint = did_you_mean(languages[1], known) if known else "; this family is told it in the text"
+        f.refuse(f"--target_language: '{languages[1]}' is not known{hint}")
+    if languages[0]:
+        f.refuse("--source_language: is not told to this family")
     extra = f.tokenizer.get("extra_ids", 100)
-    sentinels = [f"<extra_id_{i}>" for i in reversed(range(extra if isinstance(extra, int) else 0))]
-    room = [token for token in sentinels if token not in listed][: sizes[0] - len(listed)]
+    sentinels = [f"<extra_id_{i}>" for i in reversed(range(min(extra, sizes[0]) if is_count(extra) else 0))]
+    room = [token for token in sentinels if token not in listed][: max(sizes[0] - len(listed), 0)]
     pieces = spellings(f, "spiece.model", {p: i for i, p in enumerate([*listed, *room])}, sizes[0])
     end, pad = f.id("eos_token_id", 1), f.id("pad_token_id", 0)
     special = SpecialIds(
         pad=pad,
-        unk=_place(f, "spiece.model", pieces, "<unk>"),
+        unk=place(f, "spiece.model", pieces, "<unk>"),
         start=f.id("decoder_start_token_id", pad),
         end=end,
-        forbidden=_forbidden(f),
+        forbidden=forbidden_ids(f),
+        source_prefix=prefix,
         source_suffix=(end,),
         hidden=tuple(sorted({pad, end, *range(len(listed), len(listed) + len(room))})),
     )
     return made(f, [model], [pieces], special)
 
 
-# Takes settings, rows of the source's and the target's table, and languages.
-TOKENIZERS: dict[str, Callable[[Foreign, tuple[int, int], tuple[str, str]], Tokenizer]] = {
-    "marian": marian_tokenizer,
-    "m2m_100": many_languages,
-    "mbart": many_languages,
-    "t5": t5_tokenizer,
-    "mt5": t5_tokenizer,
-    "umt5": t5_tokenizer,
-}
+def is_count(value: Any) -> bool:
+    """Returns whether a setting is a whole number, 0 or above."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from transformer.data.byte_pairs import BytePairs
 from transformer.data.pieces import piece_list
 from transformer.data.tokenizer import Tokenizer
 from transformer.special_ids import SpecialIds
@@ -91,12 +92,43 @@ def _vocabulary(listed: Sequence[str]) -> bytes:
     return (json.dumps(ids, ensure_ascii=False, indent=2) + "\n").encode("utf-8", "surrogatepass")
 
 
+def bart_files(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Written:
+    """Writes vocab.json and merges.txt."""
+    listed, _ = pieces(tokenizer)
+    content, _ = tokenizer.models
+    contents = {"vocab.json": _vocabulary(listed), "merges.txt": content + b"\n"}
+    return Written(contents, {"tokenizer_class": "BartTokenizer", **settings})
+
+
+def byt5_files(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Written:
+    """Writes nothing: bytes are their own ids."""
+    return Written({}, {"tokenizer_class": "ByT5Tokenizer", **settings})
+
+
 # Takes our tokenizer and the settings that it was imported with.
-WRITERS: dict[str, Callable[[Tokenizer, Mapping[str, Any]], Written]] = {
+_WRITERS: dict[str, Callable[[Tokenizer, Mapping[str, Any]], Written]] = {
     "marian": marian_files,
     "m2m_100": files_of_languages,
+    "bart": bart_files,
     "mbart": files_of_languages,
     "t5": t5_files,
     "mt5": t5_files,
     "umt5": t5_files,
 }
+
+
+def written_tokenizer(kind: str, tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Written:
+    """Returns a tokenizer's files.
+
+    Args:
+      kind: of the family.
+      tokenizer: ours.
+      settings: that it was imported with.
+    """
+    of_bytes = BytePairs.recognises(tokenizer.models[0])
+    if of_bytes and kind == "t5":
+        return byt5_files(tokenizer, settings)
+    if of_bytes != (kind == "bart"):
+        have = "byte pairs" if of_bytes else "a SentencePiece model"
+        return Written({}, {}, (f"tokenizer: is {have}, this family's is not",))
+    return _WRITERS[kind](tokenizer, settings)

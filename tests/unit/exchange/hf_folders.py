@@ -220,24 +220,91 @@ def mbart(folder: Path) -> Any:
     return model
 
 
+def bart(folder: Path, files: str = "tokenizer.json") -> Any:
+    """Makes a BART folder; its tokenizer is in `files`: tokenizer.json, or vocab.json and merges.txt."""
+    import tokenizers
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration, BartTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = tokenizers.ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trained.train_from_iterator(
+        sentences(400, 0), vocab_size=300, special_tokens=special, show_progress=False
+    )
+    trained.add_special_tokens(["<mask>"])
+    if "vocab.json" in files:
+        trained.save_model(str(folder))
+        vocabulary = json.loads((folder / "vocab.json").read_text()) | {"<mask>": 300}
+        (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    else:
+        vocabulary = trained.get_vocab(with_added_tokens=False)
+        merges = json.loads(trained.to_str())["model"]["merges"]
+        BartTokenizer(vocab=vocabulary, merges=[tuple(m) for m in merges]).save_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BartTokenizer"}))
+    torch.manual_seed(0)
+    model = BartForConditionalGeneration(BartConfig(vocab_size=303, **SIZES))
+    taught(model, copies(4, 300, (0,), (2,), (0,)), 1, 2)
+    model.generation_config.forced_bos_token_id = 0
+    save(model, folder)
+    return model
+
+
+def byt5(folder: Path) -> Any:
+    """Makes a ByT5 folder; returns the model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "ByT5Tokenizer"}))
+    settings = dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    return taught_t5(folder, "T5", 384, (100, 126), untied=True, seed=0, **settings)  # a to z
+
+
+def madlad(folder: Path) -> Any:
+    """Makes a MADLAD-400 folder, whose lines begin with the target's language; returns the model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = dict(pad_id=-1, eos_id=2, unk_id=0, bos_id=1, user_defined_symbols=["<2de>", "<2en>"])
+    (folder / "spiece.model").write_bytes(sentencepiece_model(53, 0, **kinds))
+    tokens = dict(bos_token="<s>", eos_token="</s>", pad_token="<s>", unk_token="<unk>")
+    more = dict(extra_ids=0, additional_special_tokens=["<2de>", "<2en>"], tokenizer_class="T5Tokenizer")
+    (folder / "tokenizer_config.json").write_text(json.dumps({**tokens, **more}))
+    settings = dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, eos_token_id=2, pad_token_id=1)
+    return taught_t5(folder, "T5", 53, (5, 53), (3,), untied=True, seed=0, **settings)
+
+
 def t5(folder: Path, kind: str = "T5", untied: bool = False, **changes: Any) -> Any:
     """Makes a T5, mT5 or UMT5 folder; returns the model."""
-    import torch
-    import transformers
-
     folder.mkdir(parents=True, exist_ok=True)
     content = sentencepiece_model(47, 0, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
     (folder / "spiece.model").write_bytes(content)
     settings = dict(tokenizer_class="T5Tokenizer", extra_ids=9)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return taught_t5(folder, kind, 61, (3, 47), untied=untied, **changes)
+
+
+def taught_t5(
+    folder: Path,
+    kind: str,
+    rows: int,
+    ids: tuple[int, int],
+    before: tuple = (),
+    untied: bool = False,
+    seed: int | None = None,
+    **changes: Any,
+) -> Any:
+    """Saves a model of one of T5's classes that has learned to copy the `ids`; returns it."""
+    import torch
+    import transformers
+
     sizes = dict(d_model=20, d_kv=7, d_ff=37, num_layers=3, num_decoder_layers=2, num_heads=3)
     buckets = dict(relative_attention_num_buckets=8, relative_attention_max_distance=11)
     config = getattr(transformers, f"{kind}Config")(
-        vocab_size=61, **sizes, **buckets, decoder_start_token_id=0, **changes
+        vocab_size=rows, **sizes, **buckets, decoder_start_token_id=0, **changes
     )
+    if seed is not None:
+        torch.manual_seed(seed)
     model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
     if untied:
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
-    taught(model, copies(3, 47, (), (1,), steps=900), 0, 0)
+    pad, end = changes.get("pad_token_id", 0), changes.get("eos_token_id", 1)
+    taught(model, copies(*ids, before, (end,), steps=900), pad, 0)
     save(model, folder)
     return model

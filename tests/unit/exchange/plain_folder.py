@@ -1,5 +1,6 @@
 """A Marian folder made with NumPy alone, for tests of what is read and what is refused."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from transformer.config import ModelConfig
+from transformer.data.byte_pairs import CHARACTERS
 from transformer.exchange.names import bart_name
 from transformer.model.size import parameter_shapes
 from transformer.model.transformer import Transformer
@@ -44,11 +46,16 @@ OURS = ModelConfig(
 )
 
 
-def tensors(dtype: Any = np.float32) -> dict[str, np.ndarray]:
+BART = dataclasses.replace(
+    OURS, norm_epsilon=1e-5, positions="learned", position_offset=2, max_length=64, embedding_norm=True
+)
+
+
+def tensors(dtype: Any = np.float32, model: ModelConfig = OURS, rows: int = VOCAB) -> dict[str, np.ndarray]:
     """Returns random tensors by the names of Marian's state, linear maps as [outputs, inputs]."""
     rng = np.random.default_rng(0)
     found = {}
-    for path, x in jax.tree_util.tree_leaves_with_path(parameter_shapes(Transformer(OURS, VOCAB, VOCAB))):
+    for path, x in jax.tree_util.tree_leaves_with_path(parameter_shapes(Transformer(model, rows, rows))):
         ours = "/".join(k.key for k in path)
         shape = x.shape
         if ours.endswith("kernel"):
@@ -74,4 +81,31 @@ def write(folder: Path, arrays: dict[str, np.ndarray] | None = None, **changes: 
     for name in ("source.spm", "target.spm"):
         (folder / name).write_bytes(model)
     save_file(tensors() if arrays is None else arrays, folder / "model.safetensors")
+    return folder
+
+
+def write_bart(folder: Path, merges: list[str], whole: bool = False) -> Path:
+    """Writes a BART folder with byte pairs; `whole`: in tokenizer.json, as transformers 5 does."""
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *CHARACTERS.values(), *(m.replace(" ", "") for m in merges)]
+    ids = {piece: i for i, piece in enumerate([*pieces, "<mask>"])}
+    rows = len(ids)
+    settings = SETTINGS | dict(model_type="bart", vocab_size=rows, forced_bos_token_id=0)
+    settings |= dict(pad_token_id=1, eos_token_id=2, bos_token_id=0, decoder_start_token_id=2)
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(settings))
+    if whole:
+        added = [
+            {"id": ids[piece], "content": piece, "special": True}
+            for piece in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+        ]
+        content = {
+            "added_tokens": added,
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+            "model": {"type": "BPE", "vocab": ids, "merges": [merge.split() for merge in merges]},
+        }
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+    else:
+        (folder / "vocab.json").write_text(json.dumps(ids))
+        (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    save_file(tensors(model=BART, rows=rows), folder / "model.safetensors")
     return folder

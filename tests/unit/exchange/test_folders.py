@@ -90,6 +90,72 @@ def test_copies_that_follow_from_others_may_lie_beside(tmp_path):
     import_hf(plain_folder.write(tmp_path / "from", arrays), tmp_path / "to", note=quiet)
 
 
+def test_a_model_in_parts(tmp_path):
+    """Under the names of the bare model, as old checkpoints of BART have them, and with what is not read."""
+    arrays = plain_folder.tensors()
+    del arrays["final_logits_bias"]
+    arrays["model.encoder.version"] = np.ones(1, np.float32)
+    import_hf(plain_folder.write(tmp_path / "whole", arrays), tmp_path / "one", note=quiet)
+    folder = plain_folder.write(tmp_path / "parts", arrays)
+    (folder / "model.safetensors").unlink()
+    places = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(arrays)}
+    for file in set(places.values()):
+        part = {name.removeprefix("model."): x for name, x in arrays.items() if places[name] == file}
+        save_file(part, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    import_hf(folder, tmp_path / "two", note=quiet)
+    one, two = (cases.flatten(load_model(tmp_path / name).params) for name in ("one", "two"))
+    assert one.keys() == two.keys() and not one["logits_bias"].any()
+    for path, x in one.items():
+        np.testing.assert_array_equal(x, two[path])
+
+
+def test_rules_of_the_search_that_are_not_ours_are_told(tmp_path, capsys):
+    folder = plain_folder.write_bart(tmp_path / "from", ["t h", "th e"])
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"no_repeat_ngram_size": 3, "min_length": 0}))
+    assert cli.main(["import", "hf", "--from", str(folder), "--to", str(tmp_path / "to")]) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 2
+    assert "no_repeat_ngram_size=3: our search has no such rules" in err and "min_length" not in err
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["tokenizer.json", "vocab.json and merges.txt"])
+def test_byte_pairs(tmp_path, whole):
+    folder = plain_folder.write_bart(tmp_path / "from", ["t h", "th e", "Ġ the"], whole)
+    import_hf(folder, tmp_path / "to", note=quiet)
+    tokenizer = load_model(tmp_path / "to").tokenizer
+    ids = dict(zip(tokenizer.source_pieces(range(tokenizer.source_vocab)), range(999), strict=False))
+    (found,) = tokenizer.encode_source(["the the ☃"])
+    assert found == [0, *(ids[piece] for piece in ("the", "Ġthe", "Ġ", "â", "ĺ", "ĥ")), 2]
+    assert tokenizer.encode_target(["the the ☃"]) == [found]
+    assert tokenizer.decode_target([found]) == ["the the ☃"]
+    pieces, scores = tokenizer.source_vocabulary()  # what subword dropout reads
+    assert pieces[ids["<s>"]] == "" and scores[ids["the"]] == -2 and scores[ids["t"]] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "only byte pairs cut as GPT-2's"),
+        ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "add_prefix_space: true cannot"),
+        ({"model": {"type": "Unigram", "vocab": [["<unk>", 0]]}}, "only byte pairs cut as GPT-2's"),
+        ({"merges": [["t", "h"], ["th", "x"]]}, "merge 'th x': it or a part of it has no id"),
+        ({"merges": ["t h", "a b c"]}, "merge 'a b c' is not a pair of pieces"),
+        ({"added_tokens": 3}, "tokenizer.json: has no vocabulary"),
+    ],
+)
+def test_byte_pairs_of_other_kinds(tmp_path, change, message):
+    folder = plain_folder.write_bart(tmp_path / "from", ["t h"], whole=True)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    if "merges" in change:
+        content["model"] |= change
+    else:
+        content |= change
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    assert message in refused(folder, tmp_path / "to")
+
+
 def spoil(folder: Path, how: str) -> None:
     """Changes a sound folder."""
     weights, vocabulary = folder / "model.safetensors", folder / "vocab.json"
@@ -110,6 +176,9 @@ def spoil(folder: Path, how: str) -> None:
         arrays = plain_folder.tensors()
         arrays["final_logits_bias"][0, 3] = np.nan
         save_file(arrays, weights)
+    elif how == "link":
+        (folder / "config.json").rename(folder.with_suffix(".json"))
+        (folder / "config.json").symlink_to(folder.with_suffix(".json"))
     elif how == "way out":
         weights.unlink()
         index.write_text(json.dumps({"weight_map": {"a": "../other.safetensors"}}))
@@ -135,12 +204,13 @@ def spoil(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("pickle", "pytorch_model.bin is not read, since pickles can run code; where you trust it"),
+        ("pickle", "pytorch_model.bin: is not read, since pickles can run code; .* add --allow_pickle"),
         ("nothing", "has no model.safetensors; give a folder that save_pretrained wrote"),
         ("cut", "model.safetensors: damaged: .*; get it anew"),
         ("huge header", "model.safetensors: damaged: .*; get it anew"),
         ("integers", "final_logits_bias: dtype I32 is not one of F32, F16, BF16"),
         ("not finite", "final_logits_bias: has numbers that are not finite"),
+        ("link", r"config.json: is a link out of the folder; put the file itself there"),
         ("way out", r"names '\.\./other.safetensors', expected .safetensors files of the same folder"),
         ("deep", "config.json: cannot be read as JSON"),
         ("list", "vocab.json: expected a JSON object, got list"),
@@ -152,7 +222,7 @@ def spoil(folder: Path, how: str) -> None:
             "encoder_layers: expected a number up to 1000, got 1000000000; .*vocab_size: expected",
         ),
         ("no model", "target.spm: is missing; the tokenizer needs it"),
-        ("no spm", "tokenizer target: not a SentencePiece model"),
+        ("no spm", "target.spm: not a SentencePiece model: .*; get it anew"),
     ],
 )
 def test_damaged_folders(tmp_path, capsys, how, message):

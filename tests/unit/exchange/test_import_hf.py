@@ -31,6 +31,10 @@ MAKERS = {
     "t5_untied": lambda folder: hf_folders.t5(folder, untied=True, tie_word_embeddings=False),
     "mt5_gated": lambda folder: hf_folders.t5(folder, "MT5", feed_forward_proj="gated-gelu"),
     "umt5_gated": lambda folder: hf_folders.t5(folder, "UMT5", feed_forward_proj="gated-gelu"),
+    "bart": hf_folders.bart,
+    "bart_merges": lambda folder: hf_folders.bart(folder, "vocab.json and merges.txt"),
+    "byt5": hf_folders.byt5,
+    "madlad": hf_folders.madlad,
 }
 
 
@@ -50,8 +54,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = MAKERS[request.param](root / "theirs")
-        reader = transformers.T5Tokenizer if "t5" in request.param else transformers.AutoTokenizer
-        tokenizer = reader.from_pretrained(root / "theirs")
+        readers = dict(bart="Bart", byt5="ByT5", madlad="T5", t5="T5", mt5="T5", umt5="T5")
+        name = readers.get(request.param.partition("_")[0], "Auto") + "Tokenizer"
+        tokenizer = getattr(transformers, name).from_pretrained(root / "theirs")
     import_hf(root / "theirs", root / "ours", note=lambda line: None)
     return Case(theirs.config.model_type, theirs, tokenizer, load_model(root / "ours"))
 

@@ -1,0 +1,103 @@
+"""A foreign folder as one of our models, all but its numbers.
+
+Nothing here imports JAX: what strangers wrote is refused before it is loaded, in little time and memory.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformer.config import Config, from_config_dict
+from transformer.data.tokenizer import Tokenizer
+from transformer.errors import CheckpointError, ConfigError, did_you_mean
+from transformer.exchange.families import FAMILIES, Family
+from transformer.exchange.foreign import Foreign
+from transformer.exchange.tensors import Tensors
+
+# Our rules of the search by their early_stopping.
+EARLY = {"False": "huggingface", "True": "huggingface_early", "never": "huggingface_never"}
+
+
+class ForeignModel(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+      foreign: its settings.
+      kind: of its model, a key of `FAMILIES`.
+      family: that one.
+      tensors: its numbers, not read yet.
+      tokenizer: ours.
+      config: ours.
+    """
+
+    foreign: Foreign
+    kind: str
+    family: Family
+    tensors: Tensors
+    tokenizer: Tokenizer
+    config: Config
+
+
+def read_model(
+    source: Path, languages: tuple[str, str] = ("", ""), allow_pickle: bool = False
+) -> ForeignModel:
+    """Reads settings, headers of tensors, and the tokenizer.
+
+    Args: as for `import_hf`.
+
+    Raises:
+      CheckpointError: if it cannot be read, or with all reasons why our model cannot be that one.
+    """
+    foreign = Foreign(source)
+    kind = str(foreign.config.get("model_type"))[:40]
+    if kind not in FAMILIES:
+        raise CheckpointError(
+            f"{source}: model_type '{kind}' is not one that can be imported{did_you_mean(kind, FAMILIES)}"
+        )
+    family = FAMILIES[kind]
+    tensors = Tensors(foreign, family.prefix, allow_pickle)
+    model = family.model(foreign, _own_output(family, tensors))
+    foreign.check()
+    joint = model["tied_embeddings"] in ("all", "inputs")
+    tables = ("shared", "shared") if joint else ("source", "target")
+    rows = [_rows(foreign, tensors, family.name(f"{table}/embedding", model)) for table in tables]
+    foreign.check()
+    tokenizer = family.tokenizer(foreign, (rows[0], rows[1]), languages)
+    return ForeignModel(foreign, kind, family, tensors, tokenizer, _config(foreign, model, tokenizer))
+
+
+def _own_output(family: Family, tensors: Tensors) -> bool:
+    """Returns whether there is an output table that is no copy of the shared one."""
+    output, shared = (family.name(f"{table}/embedding", {}) for table in ("output", "shared"))
+    if output not in tensors or shared not in tensors:
+        return output in tensors
+    return not tensors.same(output, shared)
+
+
+def _rows(foreign: Foreign, tensors: Tensors, name: str) -> int:
+    """Returns the rows of a table, as many as its file really holds."""
+    if name not in tensors or len(tensors.shape(name)) != 2:
+        foreign.refuse(f"{name}: expected a table of rows and columns")
+        return 1
+    return tensors.shape(name)[0]
+
+
+def _config(foreign: Foreign, model: dict[str, Any], tokenizer: Tokenizer) -> Config:
+    """Returns the configuration; faults of it are reasons, too."""
+    g = foreign.generation
+    decode = dict(
+        beam_size=g.get("num_beams") or 1,
+        length_penalty=1.0 if g.get("length_penalty") is None else g["length_penalty"],
+        rules=EARLY.get(str(g.get("early_stopping") or False), "huggingface"),
+    )
+    joint = model["tied_embeddings"] in ("all", "inputs")
+    sizes = dict(vocab_size=tokenizer.target_vocab, joint=joint)
+    row = max(model["max_length"], Config().data.batch_tokens)
+    try:
+        return from_config_dict(
+            {"model": model, "tokenizer": sizes, "decode": decode, "data": {"batch_tokens": row}}
+        )
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            foreign.refuse(line)
+        foreign.check()
+        raise
