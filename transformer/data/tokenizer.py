@@ -149,6 +149,8 @@ class Tokenizer:
             manifest = json.loads((folder / _MANIFEST).read_text())
             contents = {}
             for name, facts in manifest["files"].items():
+                if name not in (*_MODELS, *_PIECES):
+                    raise ValueError(f"{_MANIFEST} names '{name}'")
                 contents[name] = (folder / name).read_bytes()
                 found = hashlib.sha256(contents[name]).hexdigest()
                 if found != facts["sha256"]:
@@ -163,7 +165,7 @@ class Tokenizer:
             facts = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["special_ids"].items()}
             first, second, *_ = [*models, None]
             return Tokenizer(first, second, (source, target), SpecialIds(**facts))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{folder}: no usable tokenizer ({type(error).__name__}: {error}); "
                 "restore the folder from a copy of the run"

@@ -5,7 +5,7 @@ from typing import Any
 from transformer.data.byte_pairs import CHARACTERS, serialised
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError
-from transformer.exchange.foreign import Foreign
+from transformer.exchange.foreign import Foreign, shown
 from transformer.exchange.vocabularies import forbidden_ids, made, place, spellings, tokenizer_json
 from transformer.special_ids import SpecialIds
 
@@ -21,7 +21,7 @@ def bart_tokenizer(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str
     pieces = spellings(f, file, ids, sizes[0])
     for left, right in merges:
         if not {left, right, left + right} <= ids.keys():
-            f.refuse(f"{file}: merge '{left} {right}': it or a part of it has no id")
+            f.refuse(f"{file}: merge {shown(f'{left} {right}')}: it or a part of it has no id")
             break
     begin, end = f.id("bos_token_id", 0), f.id("eos_token_id", 2)
     special = SpecialIds(
@@ -88,7 +88,7 @@ def _pair(f: Foreign, file: str, merge: Any) -> tuple[str, str]:
     parts = merge.split(" ") if isinstance(merge, str) else merge
     sound = isinstance(parts, list) and len(parts) == 2 and all(isinstance(p, str) and p for p in parts)
     if not sound or any(set(part) & {" ", "\n"} for part in parts):
-        raise CheckpointError(f"{f.folder / file}: merge {merge!r:.40} is not a pair of pieces; get it anew")
+        raise CheckpointError(f"{f.folder / file}: merge {shown(merge)} is not a pair of pieces; get it anew")
     return parts[0], parts[1]
 
 

@@ -105,10 +105,10 @@ class Foreign:
         found = {key: self.config.get(key, default) for key in keys}
         value = found[keys[0]]
         if any(other != value for other in found.values()):
-            told = ", ".join(f"{key} {other}" for key, other in found.items())
+            told = ", ".join(f"{key} {shown(other)}" for key, other in found.items())
             self.refuse(f"{told}: must be equal")
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-            told = "nothing" if value is NOTHING else repr(value)[:40]
+            told = "nothing" if value is NOTHING else shown(value)
             self.refuse(f"{keys[0]}: expected a number up to {most}, got {told}")
             return kind(1)
         return kind(value)
@@ -117,22 +117,23 @@ class Foreign:
         """Returns a setting of the model that is true or false."""
         value = self.config.get(key, default)
         if not isinstance(value, bool):
-            self.refuse(f"{key}: expected true or false, got {value!r}")
+            self.refuse(f"{key}: expected true or false, got {shown(value)}")
         return bool(value)
 
     def choice(self, key: str, known: Mapping[str, str], default: str) -> str:
         """Returns our name of a choice."""
-        value = str(self.config.get(key, default))
-        if value not in known:
-            self.refuse(f"{key}: '{value}' is not known{did_you_mean(value, known)}")
-        return known.get(value, next(iter(known.values())))
+        value = self.config.get(key, default)
+        if not isinstance(value, str) or value not in known:
+            self.refuse(f"{key}: {shown(value)} is not known{did_you_mean(shown(value), known)}")
+            return next(iter(known.values()))
+        return known[value]
 
     def id(self, key: str, default: int | None = None) -> int:
         """Returns a token id of the search or the model."""
         value = self.generation.get(key, default)
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            self.refuse(f"{key}: expected one token id, got {value!r}")
+            self.refuse(f"{key}: expected one token id, got {shown(value)}")
             return 0
         return value
 
@@ -142,8 +143,16 @@ class Foreign:
             raise CheckpointError(f"{self.folder}: {kind}: {'; '.join(self.reasons)}")
 
 
+def shown(value: Any) -> str:
+    """Returns a value of a stranger as a message tells it: short, whatever it is."""
+    if isinstance(value, str):
+        return repr(value[:40])
+    plain = value is None or isinstance(value, bool | int | float)
+    return repr(value)[:40] if plain else type(value).__name__
+
+
 def words(names: Iterable[str], most: int = 3) -> str:
     """Returns the first names, and how many more there are."""
     listed = sorted(names)
     rest = len(listed) - most
-    return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(name[:100] for name in listed[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from transformer.errors import CheckpointError
+from transformer.exchange.foreign import shown
 from transformer.exchange.reading import read_model
 from transformer.io.checkpoint_folder import complete_steps
 from transformer.io.workdir import Workdir
@@ -56,7 +57,7 @@ def import_hf(
         raise
     said = found.foreign.generation
     if ignored := [
-        f"{key}={said[key]}" for key, off in _NOT_HERE.items() if said.get(key, off) not in (off, None)
+        f"{key}={shown(said[key])}" for key, off in _NOT_HERE.items() if said.get(key, off) not in (off, None)
     ]:
         note(f"{', '.join(ignored)}: our search has no such rules; outputs may differ from theirs there")
     note(f"{target}: {found.kind}, {count:,} parameters, {found.tokenizer.source_vocab:,} source pieces")

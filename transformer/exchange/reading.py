@@ -10,7 +10,7 @@ from transformer.config import Config, from_config_dict
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError, did_you_mean
 from transformer.exchange.families import FAMILIES, Family
-from transformer.exchange.foreign import Foreign
+from transformer.exchange.foreign import Foreign, shown
 from transformer.exchange.tensors import Tensors
 
 # Our rules of the search by their early_stopping.
@@ -84,6 +84,10 @@ def _rows(foreign: Foreign, tensors: Tensors, name: str) -> int:
 def _config(foreign: Foreign, model: dict[str, Any], tokenizer: Tokenizer) -> Config:
     """Returns the configuration; faults of it are reasons, too."""
     g = foreign.generation
+    for key in ("num_beams", "length_penalty", "early_stopping"):
+        if not isinstance(g.get(key), int | float | str | None):
+            foreign.refuse(f"{key}: expected one value, got {shown(g[key])}")
+    foreign.check()
     decode = dict(
         beam_size=g.get("num_beams") or 1,
         length_penalty=1.0 if g.get("length_penalty") is None else g["length_penalty"],
@@ -98,6 +102,6 @@ def _config(foreign: Foreign, model: dict[str, Any], tokenizer: Tokenizer) -> Co
         )
     except ConfigError as error:
         for line in str(error).splitlines():
-            foreign.refuse(line)
+            foreign.refuse(line[:300])
         foreign.check()
         raise

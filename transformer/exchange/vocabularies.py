@@ -7,7 +7,7 @@ from typing import Any
 from transformer.data.pieces import piece_list
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, DataError, did_you_mean
-from transformer.exchange.foreign import Foreign
+from transformer.exchange.foreign import Foreign, shown
 from transformer.exchange.trial import try_sentencepiece
 from transformer.special_ids import SpecialIds
 
@@ -84,9 +84,9 @@ def spellings(f: Foreign, file: str, ids: Mapping[str, Any], size: int) -> list[
     found = [""] * size
     for piece, i in ids.items():
         if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < size:
-            f.refuse(f"{file}: piece {piece!r} has id {i!r}, expected 0 to {size - 1}")
+            f.refuse(f"{file}: piece {shown(piece)} has id {shown(i)}, expected 0 to {size - 1}")
         elif found[i]:
-            f.refuse(f"{file}: pieces {found[i]!r} and {piece!r} both have id {i}")
+            f.refuse(f"{file}: pieces {shown(found[i])} and {shown(piece)} both have id {i}")
         else:
             found[i] = piece
         if len(f.reasons) > 9:

@@ -46,7 +46,7 @@ def read_item(folder: Path, step: int, item: str, like: Any) -> Any:
         raise files.unusable(folder, step, damage)
     try:
         found = _read((where / item).absolute())
-    except (OSError, ValueError, LookupError) as error:
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise files.unusable(folder, step, in_one_line(error)) from None
     if mismatch := find_mismatch(found, like):
         raise CheckpointError(f"{where}: {item}: {mismatch}")

@@ -146,7 +146,7 @@ def read_metrics(folder: Path, step: int) -> Metrics | None:
     """Returns the dev scores of a checkpoint, if it was evaluated and they are not damaged."""
     try:
         found = json.loads((folder / str(step) / _METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     sound = isinstance(found, dict) and not find_damage(folder / str(step), ["metrics"])
     return found if sound else None

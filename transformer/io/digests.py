@@ -111,7 +111,7 @@ def _read(manifest: Path) -> dict[str, str]:
         raise ValueError(f"{manifest.name} is missing") from None
     except OSError as error:
         raise ValueError(f"{manifest.name} cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, RecursionError, TypeError, AttributeError):
         sound = False
     if not sound:
         raise ValueError(f"{manifest.name} is damaged")

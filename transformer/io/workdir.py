@@ -68,7 +68,7 @@ class Workdir:
             raise CheckpointError(
                 f"{self.root}: not a run: it has no config.json; give the --workdir of a training run"
             ) from None
-        except (OSError, ValueError, UserError) as error:
+        except (OSError, ValueError, RecursionError, UserError) as error:
             raise CheckpointError(f"{self.config_file}: cannot be read: {error}") from None
 
     def load_origin(self) -> Origin | None:
@@ -81,7 +81,7 @@ class Workdir:
             return Origin(**json.loads(self.init_file.read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, RecursionError, TypeError) as error:
             raise CheckpointError(f"{self.init_file}: cannot be read: {error}") from None
 
     def save_config(self, config: Config) -> None:
@@ -115,7 +115,7 @@ class Workdir:
         try:
             found = json.loads(self.seal_file.read_text(encoding="utf-8"))
             digest, model = str(found["tokenizer"]), dict(found["model"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{self.seal_file}: cannot be read: {error}; restore it from a copy of the model"
             ) from None

@@ -15,11 +15,14 @@ from typing import Any
 import plain_folder
 import pytest
 
-from transformer.errors import CheckpointError
+from transformer.errors import CheckpointError, UserError
 from transformer.exchange import vocabularies
+from transformer.exchange.importing import import_hf
 from transformer.exchange.reading import read_model
 from transformer.exchange.safetensors_file import stored_tensors
 from transformer.exchange.trial import try_sentencepiece
+from transformer.inference.model_directory import load_model
+from transformer.io.digests import write_digests
 
 ONE = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
@@ -115,10 +118,37 @@ def test_absurd_files_in_a_process(tmp_path, how):
     command = [sys.executable, "-c", program, "import", "hf", "--from", str(folder)]
     done = subprocess.run([*command, "--to", str(tmp_path / "to")], capture_output=True, text=True)
     assert done.returncode == 4, done.stderr
-    assert done.stderr.count("\n") == 1 and done.stderr.startswith("transformer: error: "), done.stderr
+    assert (
+        done.stderr.count("\n") == 1
+        and len(done.stderr) < 2000
+        and done.stderr.startswith("transformer: error: ")
+    ), done.stderr
     seconds, kilobytes = map(float, done.stdout.split())
     assert seconds < 1 and kilobytes < 300_000
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("how", ["config", "tokenizer", "device", "arrays", "list", "digests"])
+def test_model_directories_from_elsewhere(tmp_path, how):
+    """What is not as we write it, with digests that agree, is refused as a user's error."""
+    import_hf(plain_folder.write(tmp_path / "from"), tmp_path / "ours", note=str)
+    checkpoint, manifest = tmp_path / "ours/checkpoints/0", tmp_path / "ours/tokenizer/tokenizer.json"
+    if how == "config":
+        (tmp_path / "ours/config.json").write_text('{"model":' * 100_000)
+    elif how == "tokenizer":
+        manifest.write_text("[" * 100_000)
+    elif how == "device":
+        manifest.write_text(json.dumps({"files": {"/dev/zero": {"sha256": ""}}}))
+    elif how == "digests":
+        (checkpoint / "xxh3_128.json").write_text("[" * 100_000)
+    else:
+        deep = '{"tree_metadata":' * 100_000
+        (checkpoint / "params/_METADATA").write_text(deep if how == "arrays" else '{"tree_metadata": [1]}')
+        (checkpoint / "xxh3_128.json").unlink()
+        write_digests(checkpoint)
+    with pytest.raises(UserError) as caught:
+        load_model(tmp_path / "ours")
+    assert "\n" not in str(caught.value)
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:
@@ -174,7 +204,7 @@ def swallow(folder: Path, sound: Path, count: int, seed: int) -> tuple[int, floa
             read_model(folder)
         except CheckpointError as error:
             refused += 1
-            assert "\n" not in str(error), error
+            assert "\n" not in str(error) and len(str(error)) < 4000, error
         except BaseException as error:
             error.add_note(f"{name} of mutation {i}")
             raise
