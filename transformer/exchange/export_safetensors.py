@@ -1,13 +1,12 @@
 """From a run to a small model directory of ours: parameters, tokenizer, configuration and a card."""
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 from transformer.config import InitConfig, LoraConfig
 from transformer.exchange.card import Said, model_card
 from transformer.exchange.folders import new_folder
-from transformer.exchange.origins import read_origin
+from transformer.exchange.origins import keep_origin
 from transformer.inference.model_directory import load_model
 from transformer.io.weights import write_weights
 from transformer.io.workdir import Workdir
@@ -31,16 +30,13 @@ def export_safetensors(model: str | Path, target: str | Path, checkpoint: str, s
     source, loaded = Workdir(model), load_model(model, checkpoint)
     optim = dataclasses.replace(loaded.config.optim, ema_decay=0.0)  # the mean itself is written
     config = dataclasses.replace(loaded.config, optim=optim, init=InitConfig(), lora=LoraConfig())
-    imported, origin = read_origin(source)
     with new_folder(target) as folder:
         written = Workdir(folder)
         write_weights(written.weights, loaded.params, loaded.step)
         loaded.tokenizer.save(written.tokenizer)
         written.seal(config, loaded.tokenizer.digest)
         written.save_config(config)
-        for file in (imported.imported, imported.imported_tokenizer) if origin else ():
-            if file.exists():
-                shutil.copyfile(file, folder / file.name)
+        keep_origin(source, written)
         use = f"transformer translate --model {Path(target).name}"
         card = model_card(source.root, Path(target).name, loaded, said, use)
         (folder / "README.md").write_text(card, encoding="utf-8")

@@ -1,6 +1,7 @@
 """Where a model was imported from: itself, or the one that its training began with."""
 
 import json
+import shutil
 from typing import Any
 
 from transformer.errors import CheckpointError
@@ -28,3 +29,11 @@ def read_origin(workdir: Workdir) -> tuple[Workdir, dict[str, Any]]:
             break
         found = Workdir(base.model)
     return workdir, {}
+
+
+def keep_origin(source: Workdir, target: Workdir) -> None:
+    """Lets a model that was made of another be given back as that one: copies what was imported with it."""
+    imported, origin = read_origin(source)
+    for file in (imported.imported, imported.imported_tokenizer) if origin else ():
+        if file.exists():
+            shutil.copyfile(file, target.root / file.name)

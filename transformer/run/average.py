@@ -8,6 +8,7 @@ import numpy as np
 from transformer.config import InitConfig, LoraConfig
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError
+from transformer.exchange.origins import keep_origin
 from transformer.inference.model_directory import restore_params
 from transformer.io.checkpoint import Checkpoints
 from transformer.io.checkpoint_folder import best_steps, complete_steps
@@ -62,5 +63,6 @@ def average(model: str, output: str, last: int | None = None, best: int | None =
     written.save(max(steps), {"params": mean}, {"averaged": sorted(steps)})
     written.close()
     target.seal(averaged, tokenizer.digest)
+    keep_origin(source, target)
     target.save_config(averaged)
     return sorted(steps)

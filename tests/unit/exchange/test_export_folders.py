@@ -16,6 +16,7 @@ from transformer.exchange.importing import import_hf
 from transformer.inference.model_directory import load_model
 from transformer.io.checkpoint import Checkpoints
 from transformer.io.workdir import Origin, Workdir, write_json
+from transformer.run.average import average
 
 
 def quiet(line: str) -> None:
@@ -65,6 +66,11 @@ def test_a_fine_tuned_model_knows_where_it_came_from(tmp_path):
     np.testing.assert_array_equal(found["model.shared.weight"], params["shared"]["embedding"])
     assert notes[0].startswith("1 tensors were imported with fewer bits than they need now")
     assert json.loads((tmp_path / "back" / "config.json").read_text())["encoder_layerdrop"] == 0.25
+    # So does what is made of it.
+    average(str(tuned.root), str(tmp_path / "mean"), last=1)
+    export_hf(tmp_path / "mean", tmp_path / "mean back", note=quiet)
+    one, other = (tmp_path / name / "config.json" for name in ("back", "mean back"))
+    assert one.read_text() == other.read_text()
 
 
 def test_what_fits_no_family_is_refused_with_all_reasons(tmp_path):
