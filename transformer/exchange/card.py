@@ -54,13 +54,10 @@ def model_card(model: Path, title: str, loaded: LoadedModel, said: Said, use: st
     lines += [f"# {title}", "", *_what(loaded), "", "```", *use.splitlines(), "```"]
     if named:
         lines += ["", "## Scores", "", "| test set | metric | score | signature |", "|---|---|---|---|"]
-        lines += [
-            f"| {name} | {shown} | {scores[key]:.2f} | `{scores[f'{key}_signature']}` |".replace(
-                "|nr", "\\|nr"
-            )
-            for name, scores in named.items()
-            for key, shown in _SCORES.items()
-        ]
+        for name, scores in named.items():
+            for key, shown in _SCORES.items():
+                signature = scores[f"{key}_signature"].replace("|", r"\|")  # a bar ends a cell
+                lines.append(f"| {name} | {shown} | {scores[key]:.2f} | `{signature}` |")
     if cost := _cost(records, loaded.step):
         lines += ["", "## Training", "", *cost]
     return "\n".join(lines) + "\n"

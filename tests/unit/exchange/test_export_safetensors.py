@@ -65,6 +65,7 @@ def test_it_is_the_same_model_with_a_card_of_what_was_recorded(tmp_path, capsys)
         "name": "BLEU b|1",
     }
     assert "base_model" not in front and "99.0" not in card
+    assert r"| test | chrF | 50.00 | `c\|2` |" in card
     assert "a.en|a.de: 1,234 pairs." in card
     assert (
         "7 steps; by the 1 that were logged, about 7,000 source and 14,000 target tokens, 0.58 hours" in card
