@@ -89,8 +89,9 @@ def write_bart(folder: Path, merges: list[str], whole: bool = False) -> Path:
     pieces = ["<s>", "<pad>", "</s>", "<unk>", *CHARACTERS.values(), *(m.replace(" ", "") for m in merges)]
     ids = {piece: i for i, piece in enumerate([*pieces, "<mask>"])}
     rows = len(ids)
-    settings = SETTINGS | dict(model_type="bart", vocab_size=rows, forced_bos_token_id=0)
+    settings = SETTINGS | dict(model_type="bart", vocab_size=rows, decoder_vocab_size=rows)
     settings |= dict(pad_token_id=1, eos_token_id=2, bos_token_id=0, decoder_start_token_id=2)
+    settings |= dict(forced_bos_token_id=0)
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(settings))
     if whole:

@@ -6,17 +6,20 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import hf_folders
 import ml_dtypes
 import numpy as np
 import plain_folder
 import pytest
 from reference import numpy_transformer as reference
 from reference import reference_cases as cases
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from transformer import cli
 from transformer.errors import CheckpointError
+from transformer.exchange.foreign import Foreign
 from transformer.exchange.importing import import_hf
+from transformer.exchange.vocabularies import t5_tokenizer
 from transformer.inference.model_directory import load_model
 
 
@@ -249,3 +252,36 @@ def test_nothing_is_written_over(tmp_path):
     import_hf(folder, tmp_path / "to", note=quiet)
     with pytest.raises(CheckpointError, match="holds a run already; choose another --to"):
         import_hf(folder, tmp_path / "to", note=quiet)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["tokenizer.json", "vocab.json and merges.txt"])
+def test_byte_pairs_are_given_back(tmp_path, whole):
+    """Import, export, import: the same files of the tokenizer, and the same tensors to the bit."""
+    folder = plain_folder.write_bart(tmp_path / "from", ["t h", "th e"], whole)
+    import_hf(folder, tmp_path / "ours", note=quiet)
+    command = ["export", "hf", "--model", str(tmp_path / "ours"), "--to", str(tmp_path / "back")]
+    assert cli.main(command) == 0
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("from", "back"))
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(x, after[name]) for name, x in before.items())
+    for name in ("tokenizer.json",) if whole else ("vocab.json", "merges.txt"):
+        given = (folder / name).read_text(), (tmp_path / "back" / name).read_text()
+        assert given[0] == given[1] if name != "vocab.json" else json.loads(given[0]) == json.loads(given[1])
+    import_hf(tmp_path / "back", tmp_path / "again", note=quiet)
+    first, second = (load_model(tmp_path / name).tokenizer for name in ("ours", "again"))
+    assert first.digest == second.digest
+
+
+def test_the_language_of_madlad(tmp_path):
+    """Told once when the model is imported, or before each line: the same ids."""
+    special = dict(pad_id=-1, eos_id=2, unk_id=0, bos_id=1, user_defined_symbols=["<2de>", "<2en>"])
+    (tmp_path / "spiece.model").write_bytes(hf_folders.sentencepiece_model(53, 0, **special))
+    (tmp_path / "config.json").write_text(
+        '{"eos_token_id": 2, "pad_token_id": 1, "decoder_start_token_id": 0}'
+    )
+    told, other = (t5_tokenizer(Foreign(tmp_path), (53, 53), ("", code)) for code in ("de", ""))
+    (ids,) = told.encode_source(["the dog"])
+    assert ids[0] == 3 and ids[-1] == 2 and other.encode_source(["<2de> the dog"]) == [ids]
+    assert other.encode_source(["the dog"]) == [ids[1:]]
+    with pytest.raises(CheckpointError, match="'dee' is not known; did you mean 'de'"):
+        t5_tokenizer(Foreign(tmp_path), (53, 53), ("", "dee"))
