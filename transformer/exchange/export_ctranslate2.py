@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer.config import ModelConfig
+from transformer.data.byte_pairs import BytePairs
 from transformer.errors import CheckpointError, UserError
 from transformer.exchange.card import Said, model_card
 from transformer.exchange.folders import new_folder
@@ -25,6 +26,8 @@ _USE = """import ctranslate2, sentencepiece
 pieces = sentencepiece.SentencePieceProcessor(model_file="{target}/source.spm").encode("...", out_type=str)
 best = ctranslate2.Translator("{target}").translate_batch([pieces])[0].hypotheses[0]
 print(sentencepiece.SentencePieceProcessor(model_file="{target}/target.spm").decode(best))"""
+_USE_PIECES = """import ctranslate2  # which takes and gives pieces, as the vocabulary spells them
+best = ctranslate2.Translator("{target}").translate_batch([pieces])[0].hypotheses[0]"""
 _LONGEST = 2048  # positions of a sinusoid that are written down
 
 
@@ -62,9 +65,10 @@ def export_ctranslate2(
         spec.validate()
         spec.optimize(quantization=quantization)
         spec.save(str(folder))
-        for name, content in zip(("source.spm", "target.spm"), loaded.tokenizer.models, strict=True):
-            (folder / name).write_bytes(content)
-        use = _USE.format(target=Path(target).name)
+        for side, content in zip(("source", "target"), loaded.tokenizer.models, strict=True):
+            ending = "bpe" if BytePairs.recognises(content) else "spm"
+            (folder / f"{side}.{ending}").write_bytes(content)
+        use = (_USE if ending == "spm" else _USE_PIECES).format(target=Path(target).name)
         card = model_card(Path(model), Path(target).name, loaded, said, use)
         (folder / "README.md").write_text(card, encoding="utf-8")
         if lines is not None:

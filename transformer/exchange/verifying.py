@@ -55,13 +55,17 @@ def verify(loaded: LoadedModel, runtime: Runtime, lines: Sequence[str]) -> str:
     tokenizer, longest = loaded.tokenizer, loaded.config.model.max_length
     lines = [line for line in lines or _random_lines(loaded) if line.strip()][:TRANSLATIONS]
     sources = tokenizer.encode_source(lines)
-    kept = [i for i, ids in enumerate(sources) if len(ids) <= longest]
+    kept = [i for i, ids in enumerate(sources) if len(ids) <= longest // 2]  # tables of positions end there
     lines, sources = [lines[i] for i in kept], [sources[i] for i in kept]
-    translator, extra = Translator.of(loaded), loaded.config.decode.max_extra_length
-    ours = translator.translate(lines, beam_size=1, temperature=0.0)
+    if not lines:
+        raise CheckpointError(f"--verify: no line has {longest // 2} tokens or fewer; give shorter ones")
+    extra = min(loaded.config.decode.max_extra_length, longest - max(map(len, sources)))
+    options = dict(beam_size=1, temperature=0.0, max_extra_length=extra)
+    ours = Translator.of(loaded).translate(lines, **options)
     theirs = _texts(loaded, runtime, sources, extra)
     same = sum(a == b for a, b in zip(ours, theirs, strict=True))
-    targets = tokenizer.encode_target(ours[:_SCORED])
+    end = tokenizer.special.end
+    targets = [[*ids[:-1][: longest - 1], end] for ids in tokenizer.encode_target(ours[:_SCORED])]
     found = runtime.log_probs(sources[:_SCORED], targets)
     expected = _log_probs(loaded, sources[:_SCORED], targets, runtime.never)
     far = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
