@@ -18,7 +18,14 @@ from transformer.benchmark.resources import counted_compilations, peak_memory
 from transformer.benchmark.timing import Stepper, run_window
 from transformer.config import Config
 from transformer.errors import ConfigError
-from transformer.io.devices import check_attention, check_sizes, make_mesh, mesh_overrides, parse_mesh
+from transformer.io.devices import (
+    check_attention,
+    check_sizes,
+    make_mesh,
+    mesh_overrides,
+    one_step_at_a_time,
+    parse_mesh,
+)
 from transformer.io.progress import Progress
 from transformer.recipes import load_config
 
@@ -39,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{name} {value}: must be at least {least}")
     report.check_file(args.json)
     config = load_config(args.config or preset.__file__, overrides(args))
+    one_step_at_a_time()
     mesh = choose_mesh(args.mesh, config)
     check_attention(mesh, config.model)
     progress = Progress(None, time.monotonic)

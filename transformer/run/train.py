@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 import transformer
 from transformer.config import Config, flat
-from transformer.io.devices import check_attention, check_sizes, make_mesh
+from transformer.io.devices import check_attention, check_sizes, make_mesh, one_step_at_a_time
 from transformer.io.goodput import Goodput
 from transformer.io.lock import locked
 from transformer.io.processes import Processes
@@ -53,6 +53,7 @@ def train(
       UserError: of the kind and exit code that fit. After SIGTERM or Ctrl-C everything is saved
         first; it is then Preempted or Interrupted.
     """
+    one_step_at_a_time()
     processes = processes or Processes()
     workdir, goodput = Workdir(root), Goodput()
     note = say if processes.first else say_nothing
