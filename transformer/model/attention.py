@@ -19,7 +19,23 @@ def attention_weights(
     """Returns weights_BHTS = softmax(q k^T / sqrt(K)) over the keys that the mask allows (equation 1).
 
     The softmax is computed in float32 and returned in the dtype of the queries. A query that may
-    see no key gets equal weights, not NaN.
+    see no key gets equal weights, not NaN. Arguments as in `exponentials`.
+    """
+    exp_BHTS, sum_BHT1 = exponentials(q_BHTK, k_BHSK, mask_B1TS, bias_1HTS, scale)
+    return (exp_BHTS / sum_BHT1).astype(q_BHTK.dtype)
+
+
+def exponentials(
+    q_BHTK: jax.Array,
+    k_BHSK: jax.Array,
+    mask_B1TS: jax.Array,
+    bias_1HTS: jax.Array | None = None,
+    scale: float | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the softmax of `attention_weights` in two parts: exp_BHTS, at most 1, and their sum_BHT1.
+
+    Both are float32. Divided by the sum after the product with the values, the weights themselves need
+    never be kept for the backward pass.
 
     Args:
       q_BHTK, k_BHSK: queries and keys.
@@ -32,7 +48,9 @@ def attention_weights(
     if bias_1HTS is not None:
         scores_BHTS += bias_1HTS
     scores_BHTS = jnp.where(mask_B1TS, scores_BHTS, jnp.finfo(jnp.float32).min)
-    return jax.nn.softmax(scores_BHTS, axis=-1).astype(q_BHTK.dtype)
+    top_BHT1 = jax.lax.stop_gradient(scores_BHTS.max(axis=-1, keepdims=True))
+    exp_BHTS = jnp.exp(scores_BHTS - top_BHT1)
+    return exp_BHTS, exp_BHTS.sum(axis=-1, keepdims=True)
 
 
 def fused_attention(
@@ -161,8 +179,8 @@ class MultiHeadAttention(nn.Module):
         scale = None if self.config.scale_queries else 1.0
         if self.config.attention_implementation == "cudnn" and not self.is_initializing():
             return self.out(fused_attention(q_BHTK, k_BHSK, v_BHSK, mask_B1TS, scale).swapaxes(1, 2))
-        weights_BHTS = attention_weights(q_BHTK, k_BHSK, mask_B1TS, bias_1HTS, scale)
-        self.sow("intermediates", "weights", weights_BHTS)
-        weights_BHTS = self.dropout(weights_BHTS, deterministic)
-        y_BHTK = jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK)
-        return self.out(y_BHTK.swapaxes(1, 2))
+        exp_BHTS, sum_BHT1 = exponentials(q_BHTK, k_BHSK, mask_B1TS, bias_1HTS, scale)
+        self.sow("intermediates", "weights", (exp_BHTS / sum_BHT1).astype(v_BHSK.dtype))
+        exp_BHTS = self.dropout(exp_BHTS.astype(v_BHSK.dtype), deterministic)
+        y_BHTK = jnp.einsum("BHTS,BHSK->BHTK", exp_BHTS, v_BHSK) / sum_BHT1
+        return self.out(y_BHTK.astype(v_BHSK.dtype).swapaxes(1, 2))

@@ -11,9 +11,28 @@ from transformer.axes import shard
 from transformer.config import ModelConfig
 from transformer.model.attention import MultiHeadAttention, Projection, project
 from transformer.model.dropout import Dropout
+from transformer.model.norms import Norm
+
+
+@jax.custom_vjp
+def relu(x_BTF: jax.Array) -> jax.Array:
+    """Returns max(x, 0), of which a bit a value is kept for the backward pass."""
+    return jnp.maximum(x_BTF, 0)
+
+
+def _relu_forward(x_BTF: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return relu(x_BTF), jnp.packbits(x_BTF > 0, axis=-2)
+
+
+def _relu_backward(bits: jax.Array, dy_BTF: jax.Array) -> tuple[jax.Array]:
+    positive_BTF = jnp.unpackbits(bits, axis=-2, count=dy_BTF.shape[-2])
+    return (jnp.where(positive_BTF, dy_BTF, 0),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "relu": jax.nn.relu,
+    "relu": relu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "swish": jax.nn.swish,
@@ -48,17 +67,6 @@ class FeedForward(nn.Module):
         return Projection("F->D", c.feed_forward_bias, c, name="wo")(h_BTF)
 
 
-Norm = nn.LayerNorm | nn.RMSNorm
-
-
-def make_norm(config: ModelConfig) -> Norm:
-    """Returns a norm over D; its statistics are computed in float32."""
-    make = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}[config.norm_type]
-    return make(
-        epsilon=config.norm_epsilon, dtype=jnp.dtype(config.dtype), param_dtype=jnp.dtype(config.param_dtype)
-    )
-
-
 class Layer(nn.Module):
     """What both kinds of layer share: the residual connection around a sub-layer."""
 
@@ -84,9 +92,9 @@ class EncoderLayer(Layer):
 
     def setup(self) -> None:
         self.self_attention = MultiHeadAttention(self.config)
-        self.self_attention_norm = make_norm(self.config)
+        self.self_attention_norm = Norm(self.config)
         self.feed_forward = FeedForward(self.config)
-        self.feed_forward_norm = make_norm(self.config)
+        self.feed_forward_norm = Norm(self.config)
         self.dropout = Dropout(self.config.dropout_rate)
 
     def __call__(
@@ -110,11 +118,11 @@ class DecoderLayer(Layer):
 
     def setup(self) -> None:
         self.self_attention = MultiHeadAttention(self.config)
-        self.self_attention_norm = make_norm(self.config)
+        self.self_attention_norm = Norm(self.config)
         self.cross_attention = MultiHeadAttention(self.config)
-        self.cross_attention_norm = make_norm(self.config)
+        self.cross_attention_norm = Norm(self.config)
         self.feed_forward = FeedForward(self.config)
-        self.feed_forward_norm = make_norm(self.config)
+        self.feed_forward_norm = Norm(self.config)
         self.dropout = Dropout(self.config.dropout_rate)
 
     def __call__(

@@ -134,17 +134,18 @@ def _factored_size(shape: tuple[int, ...]) -> int:
 def _activations(model: Transformer, rows: int, row_length: int, loss_chunk: int) -> int:
     """Returns the bytes kept for the backward pass, estimated.
 
-    Per position, an attention keeps queries, keys, values, their mixture (4 A), the sum before the
-    norm and the normed sum (2 D), and scores, weights and their cast (3 H S); a feed-forward network
-    keeps three hidden vectors, five if gated, the sum and the normed sum (3 F + 2 D). With `remat` a
+    Per position, an attention keeps queries, keys, values, their mixture twice, in the order of heads and
+    in that of positions (5 A), the sum before the norm and the normed sum (2 D), and exponentials (H S); a
+    feed-forward network keeps a hidden vector, two if the activation is not relu, two more if gated, the
+    sum and the normed sum (F + 2 D). With `remat` a
     layer keeps its input, and one layer at a time is whole. The loss keeps the gradients of its inputs,
     and three arrays of a chunk's logits.
     """
     c = model.config
     D, A, HS = c.d_model, c.num_heads * c.key_size, c.num_heads * row_length
-    hidden = c.d_ff * (5 if c.gated_feed_forward else 3)
-    encoder_layer = 4 * D + 4 * A + hidden + 3 * HS
-    decoder_layer = 6 * D + 8 * A + hidden + 6 * HS
+    hidden = c.d_ff * (1 + (c.activation != "relu") + 2 * c.gated_feed_forward)
+    encoder_layer = 4 * D + 5 * A + hidden + HS
+    decoder_layer = 6 * D + 10 * A + hidden + 2 * HS
     if c.remat:
         layers = (c.num_encoder_layers + c.num_decoder_layers) * D + max(encoder_layer, decoder_layer)
     else:

@@ -11,7 +11,8 @@ from transformer.axes import copies, shard
 from transformer.config import ModelConfig
 from transformer.model import masks, positions
 from transformer.model.dropout import Dropout
-from transformer.model.layers import DecoderLayer, EncoderLayer, KeysValues, make_norm
+from transformer.model.layers import DecoderLayer, EncoderLayer, KeysValues
+from transformer.model.norms import Norm
 from transformer.model.sharded import look_up
 from transformer.special_ids import BOS_ID
 
@@ -75,9 +76,9 @@ class Stack(nn.Module):
         else:
             self.layer = [layer(c) for _ in range(self.num_layers)]
         if c.norm == "pre":
-            self.final_norm = make_norm(c)
+            self.final_norm = Norm(c)
         if c.embedding_norm:
-            self.embedding_norm = make_norm(c)
+            self.embedding_norm = Norm(c)
         normal, dtype = nn.initializers.normal(c.d_model**-0.5), jnp.dtype(c.param_dtype)
         if c.positions == "learned":
             rows = c.max_length + c.position_offset
