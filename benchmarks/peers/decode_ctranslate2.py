@@ -55,7 +55,7 @@ def main() -> None:
     outputs = translate(sentences)
     wall, cores = meter.read()
     threads = f"{args.inter_threads} x {args.intra_threads}"
-    result = {"seconds": wall, "cores_busy": cores, "threads": threads, "outputs": outputs}
+    result = {"device": "cpu", "threads": threads, "seconds": wall, "cores_busy": cores, "outputs": outputs}
     write(args.json, ("ctranslate2", "numpy"), result)
 
 
