@@ -201,7 +201,7 @@ def test_damaged_tokenizer(training, command, run):
     content[len(content) // 2] ^= 1
     model.write_bytes(content)
     for code, err in (training(run), command("translate", "--model", run, "--input", __file__)):
-        assert code == 3 and re.match(r".*joint\.model: damaged: sha256 is ", one_line(err))
+        assert code == 4 and re.match(r".*joint\.model: damaged: sha256 is ", one_line(err))
 
 
 def test_tokenizer_of_another_size(training, recipe, run, tmp_path):

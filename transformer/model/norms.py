@@ -1,7 +1,4 @@
-"""LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019), with a gradient that keeps little.
-
-XLA's CPU compiler would keep four arrays of the input's size for the backward pass; this keeps one.
-"""
+"""LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019), with a gradient that keeps less."""
 
 from functools import partial
 
@@ -45,10 +42,9 @@ def _forward(
     x_BTD: jax.Array, scale_D: jax.Array, bias_D: jax.Array | None, epsilon: float
 ) -> tuple[jax.Array, Residuals]:
     x = x_BTD.astype(jnp.float32)
-    one_D = jnp.ones(x.shape[-1:])
     if bias_D is not None:
-        x -= _mean(x, one_D)
-    inverse_BT1 = jax.lax.rsqrt(_mean(x * x, one_D) + epsilon)
+        x -= jnp.mean(x, axis=-1, keepdims=True)
+    inverse_BT1 = jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + epsilon)
     unit_BTD = x * inverse_BT1
     y_BTD = unit_BTD * scale_D
     if bias_D is not None:
@@ -62,24 +58,14 @@ def _backward(
     unit_BTD, inverse_BT1, scale_D, bias_D = kept
     dy, unit = dy_BTD.astype(jnp.float32), unit_BTD.astype(jnp.float32)
     rows = tuple(range(dy.ndim - 1))
-    product, scale = dy * unit, scale_D.astype(jnp.float32)
-    dscale_D = jnp.sum(product, axis=rows).astype(scale_D.dtype)
-    dx = dy * scale - unit * _mean(product, scale)
+    dscale_D = jnp.sum(dy * unit, axis=rows).astype(scale_D.dtype)
+    dunit = dy * scale_D
+    dx = dunit - unit * jnp.mean(dunit * unit, axis=-1, keepdims=True)
     if bias_D is None:
         return (dx * inverse_BT1).astype(dy_BTD.dtype), dscale_D, None
-    dx -= _mean(dy, scale)
+    dx -= jnp.mean(dunit, axis=-1, keepdims=True)
     dbias_D = jnp.sum(dy, axis=rows).astype(bias_D.dtype)
     return (dx * inverse_BT1).astype(dy_BTD.dtype), dscale_D, dbias_D
-
-
-def _mean(x_BTD: jax.Array, scale_D: jax.Array) -> jax.Array:
-    """Returns the mean of x * scale over D, [B, T, 1].
-
-    It is a product of matrix and vector because XLA's CPU compiler writes the result of a sum, and `scale`,
-    out for every element of `x`, and keeps them.
-    """
-    means_BT = jnp.einsum("...D,D->...", x_BTD, scale_D, precision="highest") / scale_D.size
-    return means_BT[..., None]
 
 
 normalize.defvjp(_forward, _backward)
