@@ -19,8 +19,8 @@ Rows = TypeVar("Rows")
 def one_step_at_a_time() -> None:
     """Makes a CPU finish a step before the next one is handed over; call it before JAX has devices.
 
-    Ahead of time, a step takes cores from the one that runs: 2 to 3 % of its time on two of them. An
-    accelerator does not care: it has its own.
+    Begun ahead of time, a step takes cores from the one that runs, and as much memory again. An accelerator
+    does not care: what waits there takes neither.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
