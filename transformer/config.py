@@ -131,6 +131,7 @@ class DataConfig:
     invalid_utf8: Literal["error", "skip"] = "error"
     max_ratio: float = 0.0  # drop pairs whose token lengths differ by more than this factor; 0: keep
     subword_dropout: float = 0.0  # probability that a training piece falls into its two parts
+    subword_dropout_epochs: int = 0  # from then on pieces stay whole, as they are in use; 0: to the end
     seed: int = 0  # order of the training pairs
     packing: bool = True  # several pairs a row; false: buckets by length
     batch_tokens: int = 4096  # target positions in one optimizer step, over all devices

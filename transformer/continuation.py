@@ -100,6 +100,7 @@ FIXED = frozenset(
         "data.invalid_utf8",
         "data.max_ratio",
         "data.subword_dropout",
+        "data.subword_dropout_epochs",
         "data.seed",
         "data.packing",
         "data.batch_tokens",

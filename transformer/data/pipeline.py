@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
@@ -31,6 +32,10 @@ class TrainingBatch(NamedTuple):
 
     batch: Batch
     pairs: np.ndarray
+
+
+# ((pair {"src": ids, "tgt": ids, ...}, epoch counted from 0), random numbers) -> pair
+Augment = Callable[[tuple[dict[str, np.ndarray], int], np.random.Generator], dict[str, np.ndarray]]
 
 
 class _Source:
@@ -55,7 +60,7 @@ def training_batches(
     weights: Sequence[float] | None,
     data: DataConfig,
     row_length: int,
-    augment: Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]] | None = None,
+    augment: Augment | None = None,
 ) -> grain.IterDataset:
     """Returns an endless dataset of `TrainingBatch` with about `data.batch_tokens` target positions each.
 
@@ -69,7 +74,8 @@ def training_batches(
         or of weight 0 give nothing.
       data: batch size, packing, buckets, seed, workers.
       row_length: positions of a packed row, or of the longest bucket.
-      augment: changes the ids "src" and "tgt" of a pair; it keeps them within `row_length`.
+      augment: changes the ids "src" and "tgt" of a pair, knowing how often its corpus was read before; it
+        keeps them within `row_length`.
     """
     shares = weights or [len(c) for c in corpora]
     used = [i for i, corpus in enumerate(corpora) if len(corpus) and shares[i]]
@@ -77,7 +83,10 @@ def training_batches(
         grain.MapDataset.source(_Source(corpora[i], i)).seed(data.seed + i).shuffle().repeat() for i in used
     ]
     if augment is not None:  # after repeat: another change each epoch
-        streams = [stream.random_map(augment) for stream in streams]
+        streams = [
+            stream.map_with_index(partial(_in_epoch, size=len(corpora[i]))).random_map(augment)
+            for i, stream in zip(used, streams, strict=True)
+        ]
     mixed = grain.MapDataset.mix(streams, [shares[i] for i in used])
     # Reading is from memory: a thread pool would cost thirty times what it hides (576 against 19 us a pair).
     pairs = mixed.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
@@ -99,6 +108,10 @@ def training_batches(
         options = grain.MultiprocessingOptions(data.workers, per_worker_buffer_size=_PREFETCH)
         return piped.mp_prefetch(options, worker_init_fn=_begin_worker)
     return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=_PREFETCH)
+
+
+def _in_epoch(index: int, pair: dict[str, np.ndarray], size: int) -> tuple[dict[str, np.ndarray], int]:
+    return pair, index // size
 
 
 def _begin_worker(index: int, count: int) -> None:

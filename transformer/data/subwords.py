@@ -66,16 +66,21 @@ def split_pieces(
 class SubwordDropout:
     """`split_pieces` on both sides of every pair, decided by the pair's place in the run."""
 
-    def __init__(self, tokenizer: Tokenizer, rate: float, longest: int):
-        """Args: as for `split_pieces`."""
+    def __init__(self, tokenizer: Tokenizer, rate: float, longest: int, epochs: int = 0):
+        """Args: as for `split_pieces`; `epochs` after which pieces stay whole, 0: never."""
         self._tables = {
             "src": split_table(*tokenizer.source_vocabulary()),
             "tgt": split_table(*tokenizer.target_vocabulary()),
         }
-        self._rate, self._longest = rate, longest
+        self._rate, self._longest, self._epochs = rate, longest, epochs
 
-    def __call__(self, pair: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Returns the pair {"src": ids, "tgt": ids, ...} with some pieces fallen apart."""
+    def __call__(
+        self, numbered: tuple[dict[str, np.ndarray], int], rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """Returns the pair of (pair {"src": ids, "tgt": ids, ...}, epoch) with some pieces fallen apart."""
+        pair, epoch = numbered
+        if self._epochs and epoch >= self._epochs:
+            return pair
         return pair | {
             side: split_pieces(pair[side], table, self._rate, rng, self._longest)
             for side, table in self._tables.items()
@@ -84,5 +89,7 @@ class SubwordDropout:
 
 def augmentation(config: Config, tokenizer: Tokenizer) -> SubwordDropout | None:
     """Returns what changes the training pairs of a run; None if nothing does."""
-    rate = config.data.subword_dropout
-    return SubwordDropout(tokenizer, rate, config.row_length) if rate else None
+    data = config.data
+    if not data.subword_dropout:
+        return None
+    return SubwordDropout(tokenizer, data.subword_dropout, config.row_length, data.subword_dropout_epochs)

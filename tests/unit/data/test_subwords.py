@@ -141,6 +141,23 @@ def test_batches_differ_each_epoch_and_resume_exactly(packing):
     assert sum(len(ways) > 1 for ways in seen.values()) > len(seen) / 2
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pieces_stay_whole_after_the_last_epoch_of_dropout(workers):
+    made = tokenizer("bpe")
+    corpus = Encoded(made)
+    data = DataConfig(batch_tokens=40, packing_bins=1, workers=workers)
+    augment = SubwordDropout(made, 0.5, 40, epochs=3)
+    pairs = {made.decode_target([s.tolist()])[0]: s.tolist() for s, _ in corpus.pairs}
+    whole = []  # in the order of reading, but for what first-fit packing moves by a row or two
+    for found in itertools.islice(training_batches([corpus], None, data, 40, augment), 8 * len(LINES)):
+        for ids, segments in zip(found.batch.src_BS, found.batch.src_seg_BS, strict=True):
+            sentences = [ids[segments == i].tolist() for i in range(1, segments.max() + 1)]
+            whole += [pairs[made.decode_target([s])[0]] == s for s in sentences]
+    dropped, last = whole[: 3 * len(LINES)], max(i for i, same in enumerate(whole) if not same)
+    assert sum(dropped) < len(dropped) / 2
+    assert 3 * len(LINES) - 3 <= last <= 3 * len(LINES) + 3 and len(whole) > 6 * len(LINES)
+
+
 def test_each_side_has_its_own_pieces():
     made = tokenizer("bpe", joint=False)
     augment = SubwordDropout(made, 1.0, 100)
@@ -148,7 +165,7 @@ def test_each_side_has_its_own_pieces():
         "src": np.array(made.encode_source(["haus boot"])[0], np.int32),
         "tgt": np.array(made.encode_target(["HAUS BOOT"])[0], np.int32),
     }
-    split = augment(pair, np.random.default_rng(0))
+    split = augment((pair, 0), np.random.default_rng(0))
     assert "".join(made.source_pieces(split["src"][:-1])) == "▁haus▁boot"
     assert made.decode_target([split["tgt"].tolist()]) == ["HAUS BOOT"]
     assert len(split["src"]) == len("▁haus▁boot") + 1
