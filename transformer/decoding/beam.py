@@ -1,5 +1,7 @@
 """Beam search (paper, section 6.1): a pure function that knows no model."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +12,11 @@ from transformer.decoding.scores import (
     NEVER,
     Hypotheses,
     StepFn,
-    allowed,
     begun,
     last_token,
     length_penalty,
     likeliest,
+    may_come,
 )
 from transformer.decoding.search import search
 
@@ -39,6 +41,7 @@ def beam_search(
     *,
     beam_size: int,
     lengths: tuple[int, int],
+    longer: Callable[[Any], Any],
     alpha: float,
     n_best: int | jax.Array,
     bos_id: int,
@@ -54,11 +57,12 @@ def beam_search(
 
     Args:
       step_fn: the model, see `StepFn`.
-      cache: what it keeps of earlier positions, a pytree of arrays [B, H, T * W, ...].
+      cache: what it keeps of earlier positions, a pytree of arrays that begin with B.
       context: what stays the same, a pytree of arrays that begin with B.
       limit_B: longest output of each row, end mark included; an end mark is forced there.
       beam_size: W, hypotheses kept alive for each row.
-      lengths: T of the cache, see `search`; the last one is at least the largest limit.
+      lengths: positions that the cache has room for, see `search`; the last is at least the largest limit.
+      longer: gives a cache room for the last of them.
       alpha: exponent of the length penalty.
       n_best: how many outputs are wanted, 1 to W.
       bos_id: first decoder input.
@@ -90,10 +94,12 @@ def beam_search(
         token_BW = last_token(state.alive_BWT, state.t, bos_id)
         logits_BWV, cache = step_fn(token_BW, state.t, state.cache, state.ancestor_BWT, state.context)
         logits_BWV = begun(logits_BWV.astype(jnp.float32), state.t, prefix)
-        allowed_BWV = allowed(logits_BWV, state.t, state.limit_B, eos_id, forbidden)
+        given = dict(t=state.t, limit_B=state.limit_B, eos_id=eos_id, forbidden=forbidden)
         # Of 2 W candidates at most W end, so W that go on are always among them.
         count = min(2 * W, W * logits_BWV.shape[-1])
-        top_BC, beam_BC, token_BC = likeliest(state.log_prob_BW, logits_BWV, allowed_BWV, count)
+        top_BC, beam_BC, token_BC = likeliest(
+            state.log_prob_BW, logits_BWV, partial(may_come, **given), count
+        )
         ids_BCT = _gather(state.alive_BWT, beam_BC).at[:, :, state.t].set(token_BC)
         ends_BC = token_BC == eos_id
         kept_BC = ends_BC & (top_BC > NEVER / 2)  # early on there are fewer candidates than places for them
@@ -114,7 +120,7 @@ def beam_search(
             cache=cache,
         )
 
-    return search(lambda state: state.open_B, step, state, lengths).finished
+    return search(lambda state: state.open_B, step, state, lengths, longer).finished
 
 
 def _may_improve(

@@ -1,5 +1,6 @@
 """Greedy decoding and sampling: one hypothesis a sentence, one token at a time."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,11 +12,11 @@ from transformer.decoding.scores import (
     NEVER,
     Hypotheses,
     StepFn,
-    allowed,
     begun,
     last_token,
     length_penalty,
     likeliest,
+    may_come,
 )
 from transformer.decoding.search import search
 
@@ -72,6 +73,7 @@ def sample(
     key_B: jax.Array | None,
     *,
     lengths: tuple[int, int],
+    longer: Callable[[Any], Any],
     alpha: float,
     bos_id: int,
     eos_id: int,
@@ -85,7 +87,7 @@ def sample(
     """Returns one hypothesis a row: the likeliest token at each step, or a random one.
 
     Args:
-      step_fn, cache, context, limit_B, lengths, alpha, bos_id, eos_id, forbidden, prefix, rules: as
+      step_fn, cache, context, limit_B, lengths, longer, alpha, bos_id, eos_id, forbidden, prefix, rules: as
         in `beam_search`, W = 1.
       key_B: a random key for each row, so that its sample does not depend on the others; unused
         at temperature 0.
@@ -93,12 +95,13 @@ def sample(
     """
 
     def choose(state: _State, logits_B1V: jax.Array) -> tuple[jax.Array, jax.Array]:
-        allow = partial(allowed, t=state.t, limit_B=state.limit_B, eos_id=eos_id, forbidden=forbidden)
+        allowed = partial(may_come, t=state.t, limit_B=state.limit_B, eos_id=eos_id, forbidden=forbidden)
         if temperature == 0 or state.key_B is None:
             none_B1 = jnp.zeros((len(logits_B1V), 1))
-            log_p_B1, _, token_B1 = likeliest(none_B1, logits_B1V, allow(logits_B1V), 1)
+            log_p_B1, _, token_B1 = likeliest(none_B1, logits_B1V, allowed, 1)
             return token_B1[:, 0], log_p_B1[:, 0]
-        log_p_B1V = allow(jax.nn.log_softmax(logits_B1V))
+        ids_11V = jnp.arange(logits_B1V.shape[-1])[None, None]
+        log_p_B1V = jnp.where(allowed(ids_11V), jax.nn.log_softmax(logits_B1V), NEVER)
         key_now_B = jax.vmap(jax.random.fold_in, (0, None))(state.key_B, state.t)
         return _draw(log_p_B1V[:, 0], key_now_B, temperature, top_k, top_p)
 
@@ -121,6 +124,6 @@ def sample(
     zeros = dict(ids_B1T=jnp.zeros((B, 1, lengths[-1]), jnp.int32), log_prob_B=jnp.zeros(B))
     counts = dict(ended_B=jnp.zeros(B, bool), length_B=jnp.zeros(B, jnp.int32))
     start = _State(jnp.int32(0), limit_B, key_B, **zeros, **counts, cache=cache, context=context)
-    state = search(lambda s: ~s.ended_B, step, start, lengths)
+    state = search(lambda s: ~s.ended_B, step, start, lengths, longer)
     score_B = state.log_prob_B / length_penalty(state.length_B, alpha, rules)
     return Hypotheses(state.ids_B1T, score_B[:, None], state.log_prob_B[:, None])

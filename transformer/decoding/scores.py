@@ -47,15 +47,12 @@ def last_token(ids_BWT: jax.Array, t: jax.Array, bos_id: int) -> jax.Array:
     return jnp.where(t == 0, bos_id, previous_BW)
 
 
-def allowed(
-    x_BWV: jax.Array, t: jax.Array, limit_B: jax.Array, eos_id: int, forbidden: tuple[int, ...]
+def may_come(
+    token: jax.Array, t: jax.Array, limit_B: jax.Array, eos_id: int, forbidden: tuple[int, ...]
 ) -> jax.Array:
-    """Returns logits or log-probabilities with what must not come next at `NEVER`."""
-    ids_V = jnp.arange(x_BWV.shape[-1])
-    for token in forbidden:
-        x_BWV = jnp.where(ids_V == token, NEVER, x_BWV)
-    must_end_B11 = (t + 1 >= limit_B)[:, None, None]
-    return jnp.where(must_end_B11 & (ids_V != eos_id), NEVER, x_BWV)
+    """Returns whether tokens [B or 1, ...] may come at position `t` of each row, [B, ...]."""
+    must_end_B = (t + 1 >= limit_B).reshape(-1, *(1,) * (token.ndim - 1))
+    return ~jnp.isin(token, jnp.array(forbidden, jnp.int32)) & (~must_end_B | (token == eos_id))
 
 
 def begun(logits_BWV: jax.Array, t: jax.Array, prefix: tuple[int, ...]) -> jax.Array:
@@ -73,7 +70,7 @@ def _block(V: int) -> int:
 
 
 def likeliest(
-    log_prob_BW: jax.Array, logits_BWV: jax.Array, allowed_BWV: jax.Array, k: int
+    log_prob_BW: jax.Array, logits_BWV: jax.Array, may_come: Callable[[jax.Array], jax.Array], k: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the k likeliest continuations of each row's hypotheses, as one `jax.lax.top_k` would.
 
@@ -83,7 +80,7 @@ def likeliest(
     Args:
       log_prob_BW: log-probabilities of the hypotheses.
       logits_BWV: of their next tokens.
-      allowed_BWV: the same after `allowed`.
+      may_come: tells of tokens [B or 1, ...] which may, bool [B, ...]; the others have `NEVER`.
       k: 1 to W * V.
 
     Returns:
@@ -91,16 +88,25 @@ def likeliest(
     """
     B, W, V = logits_BWV.shape
     block = _block(V)
+    width = V + -V % block
+
+    def masked(x: jax.Array, number: jax.Array) -> jax.Array:
+        token = number % width
+        return jnp.where(may_come(token), x, jnp.where(token < V, NEVER, -jnp.inf))
+
     start_BW = log_prob_BW - jax.nn.logsumexp(logits_BWV, axis=-1)
-    padded_BWV = jnp.pad(allowed_BWV, ((0, 0), (0, 0), (0, -V % block)), constant_values=-jnp.inf)
+    padded_BWV = jnp.pad(logits_BWV, ((0, 0), (0, 0), (0, width - V)), constant_values=-jnp.inf)
     blocks_BMN = padded_BWV.reshape(B, -1, block)
     M = blocks_BMN.shape[1]
     start_BM = jnp.repeat(start_BW, M // W, axis=1)
-    _, chosen_BK = jax.lax.top_k(blocks_BMN.max(axis=-1) + start_BM, min(k, M))
+    number_1MN = jnp.arange(M * block, dtype=jnp.int32).reshape(1, M, block)
+    most_BM = masked(blocks_BMN, number_1MN).max(axis=-1)
+    _, chosen_BK = jax.lax.top_k(most_BM + start_BM, min(k, M))
     chosen_BK = jnp.sort(chosen_BK, axis=-1)  # of equal values the first one counts as the larger
+    # Masked again, since the masked whole would have to be written to memory for this.
     near_BKN = jnp.take_along_axis(blocks_BMN, chosen_BK[..., None], axis=1)
+    near_BKN = masked(near_BKN, chosen_BK[..., None] * block + jnp.arange(block))
     near_BKN += jnp.take_along_axis(start_BM, chosen_BK, axis=1)[..., None]
     top_BK, index_BK = jax.lax.top_k(near_BKN.reshape(B, -1), k)
     found_BK = jnp.take_along_axis(chosen_BK, index_BK // block, axis=1) * block + index_BK % block
-    width = M // W * block
     return top_BK, found_BK // width, (found_BK % width).astype(jnp.int32)

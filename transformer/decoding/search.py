@@ -16,6 +16,7 @@ def search(
     step: Callable[[State], State],
     state: State,
     lengths: tuple[int, int],
+    longer: Callable[[Any], Any],
 ) -> State:
     """Decodes until no row is open.
 
@@ -26,9 +27,9 @@ def search(
     Args:
       is_open: state -> bool [B], which rows are not done.
       step: decodes position `state.t`.
-      state: a NamedTuple before the first step: `t`, a scalar, and pytrees of arrays that begin with B. Its
-        `cache` has arrays [B, H, T * W, ...]: for each position the places of the beam side by side.
-      lengths: T of the cache at first, and T that is never exceeded.
+      state: a NamedTuple before the first step: `t`, a scalar, and pytrees of arrays that begin with B.
+      lengths: positions that its `cache` has room for at first, and the number that is never exceeded.
+      longer: gives a cache of the first length the last.
 
     Returns:
       The state after all steps; of `t` and `cache` nothing is promised.
@@ -38,13 +39,6 @@ def search(
 
     def run(state: State, most_open: int, length: int) -> State:
         return jax.lax.while_loop(lambda s: (is_open(s).sum() > most_open) & (s.t < length), step, state)
-
-    def longer(cache: Any) -> Any:
-        def pad(x: jax.Array) -> jax.Array:
-            more = x.shape[2] // first * (last - first)
-            return jnp.pad(x, [(0, 0), (0, 0), (0, more)] + [(0, 0)] * (x.ndim - 3))
-
-        return jax.tree.map(pad, cache)
 
     if B < _MANY or not jax.sharding.get_abstract_mesh().empty:  # rows of a mesh stay on their devices
         return run(state._replace(cache=longer(state.cache)), 0, last)

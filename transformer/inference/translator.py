@@ -21,7 +21,7 @@ from transformer.errors import ConfigError
 from transformer.inference.batches import batches, bucket, num_rows, on_mesh, padded
 from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.inference.splitting import split_line
-from transformer.model.transformer import Transformer, empty_cache, unrolled, unstack_layers
+from transformer.model.transformer import Transformer, empty_cache, longer_cache, unrolled, unstack_layers
 from transformer.special_ids import SpecialIds
 
 _MOSTLY_LONGER = 8  # tokens
@@ -213,7 +213,8 @@ def _decode_batch(
     limit_B = jnp.where(length_B > 0, jnp.minimum(length_B + decode.max_extra_length, max_length), 1)
     greedy = decode.beam_size == 1 or decode.temperature > 0
     lengths = min(S + _MOSTLY_LONGER, max_length), max_length
-    cache = empty_cache(model.config, B, 1 if greedy else decode.beam_size, lengths[0])
+    W = 1 if greedy else decode.beam_size
+    cache = empty_cache(model.config, B, W, lengths[0])
 
     def step_fn(
         token_BW: jax.Array, t: jax.Array, cache: Any, ancestor_BWT: jax.Array, context: Any
@@ -224,6 +225,7 @@ def _decode_batch(
     context = source, seg_BS
     shared: dict[str, Any] = dict(
         lengths=lengths,
+        longer=partial(longer_cache, width=W, length=max_length),
         alpha=decode.length_penalty,
         bos_id=model.start_id,
         eos_id=special.end,

@@ -1,5 +1,7 @@
 """Scaled dot-product and multi-head attention (paper, section 3.2)."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -7,6 +9,17 @@ from flax import linen as nn
 from transformer.config import ModelConfig
 from transformer.model.dropout import Dropout
 from transformer.model.sharded import products
+
+
+class KeysValues(NamedTuple):
+    """What positions that are decoded later attend to: keys [B, H, K, S] and values [B, H, S, K].
+
+    So they are multiplied as they lie: the CPU copies a side of a product that lies otherwise, in each
+    step. In a decoder's cache S is T * W: the hypotheses side by side for each position.
+    """
+
+    key: jax.Array
+    value: jax.Array
 
 
 def attention_weights(
@@ -19,18 +32,24 @@ def attention_weights(
     """Returns weights_BHTS = softmax(q k^T / sqrt(K)) over the keys that the mask allows (equation 1).
 
     The softmax is computed in float32 and returned in the dtype of the queries. A query that may
-    see no key gets equal weights, not NaN. Arguments as in `exponentials`.
+    see no key gets equal weights, not NaN.
+
+    Args:
+      q_BHTK, k_BHSK: queries and keys.
+      mask_B1TS, bias_1HTS: as in `exponentials`.
+      scale: of the products; None: 1 / sqrt(K).
     """
-    exp_BHTS, sum_BHT1 = exponentials(q_BHTK, k_BHSK, mask_B1TS, bias_1HTS, scale)
+    scores_BHTS = jnp.einsum("BHTK,BHSK->BHTS", _scaled(q_BHTK, scale), k_BHSK)
+    exp_BHTS, sum_BHT1 = exponentials(scores_BHTS, mask_B1TS, bias_1HTS)
     return (exp_BHTS / sum_BHT1).astype(q_BHTK.dtype)
 
 
+def _scaled(q_BHTK: jax.Array, scale: float | None) -> jax.Array:
+    return q_BHTK * (q_BHTK.shape[-1] ** -0.5 if scale is None else scale)
+
+
 def exponentials(
-    q_BHTK: jax.Array,
-    k_BHSK: jax.Array,
-    mask_B1TS: jax.Array,
-    bias_1HTS: jax.Array | None = None,
-    scale: float | None = None,
+    scores_BHTS: jax.Array, mask_B1TS: jax.Array, bias_1HTS: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the softmax of `attention_weights` in two parts: exp_BHTS, at most 1, and their sum_BHT1.
 
@@ -38,13 +57,11 @@ def exponentials(
     never be kept for the backward pass.
 
     Args:
-      q_BHTK, k_BHSK: queries and keys.
+      scores_BHTS: scaled products of queries and keys.
       mask_B1TS: true where a query may look.
-      bias_1HTS: float32, added to the scaled products.
-      scale: of the products; None: 1 / sqrt(K).
+      bias_1HTS: float32, added to the scores.
     """
-    q_BHTK = q_BHTK * (q_BHTK.shape[-1] ** -0.5 if scale is None else scale)
-    scores_BHTS = _products(q_BHTK, k_BHSK).astype(jnp.float32)
+    scores_BHTS = scores_BHTS.astype(jnp.float32)
     if bias_1HTS is not None:
         scores_BHTS += bias_1HTS
     scores_BHTS = jnp.where(mask_B1TS, scores_BHTS, jnp.finfo(jnp.float32).min)
@@ -70,16 +87,6 @@ def fused_attention(
         q_BTHK, k_BSHK, v_BSHK, mask=mask_B1TS, scale=scale, implementation="cudnn"
     )
     return y_BTHK.swapaxes(1, 2)
-
-
-def _products(q_BHTK: jax.Array, k_BHSK: jax.Array) -> jax.Array:
-    """Returns q k^T, [B, H, T, S]."""
-    if 2 * q_BHTK.shape[2] > k_BHSK.shape[2]:
-        return jnp.einsum("BHTK,BHSK->BHTS", q_BHTK, k_BHSK)
-    # A step of decoding: the CPU's product first copies its right side, so that had better be the
-    # small one. Without the barrier XLA would turn the sides round again.
-    scores_BHST = jnp.einsum("BHSK,BHTK->BHST", k_BHSK, q_BHTK)
-    return jax.lax.optimization_barrier(scores_BHST).swapaxes(2, 3)
 
 
 class Projection(nn.Module):
@@ -129,24 +136,6 @@ class MultiHeadAttention(nn.Module):
         self.out = Projection("HK->D", c.attention_bias, c)
         self.dropout = Dropout(c.attention_dropout_rate)
 
-    def keys_values(self, memory_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns (k_BHSK, v_BHSK) of what is attended to."""
-        k_BSHK, v_BSHK = project(memory_BSD, self.key, self.value)
-        return k_BSHK.swapaxes(1, 2), v_BSHK.swapaxes(1, 2)
-
-    def attend(
-        self,
-        x_BTD: jax.Array,
-        k_BHSK: jax.Array,
-        v_BHSK: jax.Array,
-        mask_B1TS: jax.Array,
-        bias_1HTS: jax.Array | None = None,
-        deterministic: bool = True,
-    ) -> jax.Array:
-        """Returns y_BTD: each position of `x_BTD` reads from given keys and values."""
-        q_BHTK = self.query(x_BTD).swapaxes(1, 2)
-        return self._read(q_BHTK, k_BHSK, v_BHSK, mask_B1TS, bias_1HTS, deterministic)
-
     def __call__(
         self,
         x_BTD: jax.Array,
@@ -156,16 +145,61 @@ class MultiHeadAttention(nn.Module):
         deterministic: bool = True,
     ) -> jax.Array:
         """Returns y_BTD; self-attention when `memory_BSD` is `x_BTD`."""
-        if memory_BSD is not x_BTD:
-            return self.attend(x_BTD, *self.keys_values(memory_BSD), mask_B1TS, bias_1HTS, deterministic)
-        kvq = (x_BTHK.swapaxes(1, 2) for x_BTHK in project(x_BTD, self.key, self.value, self.query))
-        k_BHTK, v_BHTK, q_BHTK = kvq
-        return self._read(q_BHTK, k_BHTK, v_BHTK, mask_B1TS, bias_1HTS, deterministic)
+        if memory_BSD is x_BTD:
+            projected = project(x_BTD, self.key, self.value, self.query)
+        else:
+            projected = *project(memory_BSD, self.key, self.value), self.query(x_BTD)
+        k_BHSK, v_BHSK, q_BHTK = (x.swapaxes(1, 2) for x in projected)
+        if self.config.attention_implementation == "cudnn" and not self.is_initializing():
+            y_BHTK = fused_attention(q_BHTK, k_BHSK, v_BHSK, mask_B1TS, self._scale)
+            return self.out(y_BHTK.swapaxes(1, 2))
+        scores_BHTS = jnp.einsum("BHTK,BHSK->BHTS", _scaled(q_BHTK, self._scale), k_BHSK)
+        return self._read(scores_BHTS, v_BHSK, mask_B1TS, bias_1HTS, deterministic)
+
+    def remember(self, memory_BSD: jax.Array) -> KeysValues:
+        """Returns the keys and values that `recall` attends to."""
+        return KeysValues(*_lying(*project(memory_BSD, self.key, self.value)))
+
+    def recall(self, x_BTD: jax.Array, memory: KeysValues, mask_B1TS: jax.Array) -> jax.Array:
+        """Returns y_BTD, each position of `x_BTD` having read what was remembered."""
+        return self._recall(self.query(x_BTD), memory, mask_B1TS)
+
+    def step(
+        self,
+        x_BWD: jax.Array,
+        t: jax.Array,
+        cache: KeysValues,
+        seen_B1WS: jax.Array,
+        bias_1H1S: jax.Array | None = None,
+    ) -> tuple[jax.Array, KeysValues]:
+        """Returns (y_BWD, cache with position `t` written), see `DecoderLayer.step`."""
+        k_BWHK, v_BWHK, q_BWHK = project(x_BWD, self.key, self.value, self.query)
+        key_BHKW, value_BHWK = _lying(k_BWHK, v_BWHK)
+        first = t * x_BWD.shape[1]
+        cache = KeysValues(
+            jax.lax.dynamic_update_slice_in_dim(cache.key, key_BHKW, first, axis=3),
+            jax.lax.dynamic_update_slice_in_dim(cache.value, value_BHWK, first, axis=2),
+        )
+        return self._recall(q_BWHK, cache, seen_B1WS, bias_1H1S), cache
+
+    def _recall(
+        self,
+        q_BTHK: jax.Array,
+        memory: KeysValues,
+        mask_B1TS: jax.Array,
+        bias_1HTS: jax.Array | None = None,
+    ) -> jax.Array:
+        q_BHTK = _scaled(q_BTHK.swapaxes(1, 2), self._scale)
+        scores_BHTS = jnp.einsum("BHTK,BHKS->BHTS", q_BHTK, memory.key)
+        return self._read(scores_BHTS, memory.value, mask_B1TS, bias_1HTS, deterministic=True)
+
+    @property
+    def _scale(self) -> float | None:
+        return None if self.config.scale_queries else 1.0
 
     def _read(
         self,
-        q_BHTK: jax.Array,
-        k_BHSK: jax.Array,
+        scores_BHTS: jax.Array,
         v_BHSK: jax.Array,
         mask_B1TS: jax.Array,
         bias_1HTS: jax.Array | None,
@@ -173,14 +207,16 @@ class MultiHeadAttention(nn.Module):
     ) -> jax.Array:
         """Returns y_BTD.
 
-        Unless attention is fused the weights are sown as intermediate "weights" (BHTS), so that they
-        can be captured without a flag: `apply(..., mutable="intermediates")`.
+        The weights are sown as intermediate "weights" (BHTS), so that they can be captured without a
+        flag: `apply(..., mutable="intermediates")`.
         """
-        scale = None if self.config.scale_queries else 1.0
-        if self.config.attention_implementation == "cudnn" and not self.is_initializing():
-            return self.out(fused_attention(q_BHTK, k_BHSK, v_BHSK, mask_B1TS, scale).swapaxes(1, 2))
-        exp_BHTS, sum_BHT1 = exponentials(q_BHTK, k_BHSK, mask_B1TS, bias_1HTS, scale)
+        exp_BHTS, sum_BHT1 = exponentials(scores_BHTS, mask_B1TS, bias_1HTS)
         self.sow("intermediates", "weights", (exp_BHTS / sum_BHT1).astype(v_BHSK.dtype))
         exp_BHTS = self.dropout(exp_BHTS.astype(v_BHSK.dtype), deterministic)
         y_BHTK = jnp.einsum("BHTS,BHSK->BHTK", exp_BHTS, v_BHSK) / sum_BHT1
         return self.out(y_BHTK.astype(v_BHSK.dtype).swapaxes(1, 2))
+
+
+def _lying(k_BSHK: jax.Array, v_BSHK: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns (k_BHKS, v_BHSK), as `KeysValues` has them."""
+    return k_BSHK.transpose(0, 2, 3, 1), v_BSHK.swapaxes(1, 2)

@@ -1,7 +1,6 @@
 """Sub-layers, and the encoder and decoder layers made of them (paper, figure 1)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ from flax import linen as nn
 
 from transformer.axes import shard
 from transformer.config import ModelConfig
-from transformer.model.attention import MultiHeadAttention, Projection, project
+from transformer.model.attention import KeysValues, MultiHeadAttention, Projection, project
 from transformer.model.dropout import Dropout
 from transformer.model.norms import Norm
 
@@ -37,16 +36,6 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "swish": jax.nn.swish,
 }
-
-
-class KeysValues(NamedTuple):
-    """Keys and values of one attention, [B, H, S, K].
-
-    In a decoder's cache S is T * W: the hypotheses side by side for each position.
-    """
-
-    key: jax.Array
-    value: jax.Array
 
 
 class FeedForward(nn.Module):
@@ -137,12 +126,14 @@ class DecoderLayer(Layer):
         def attend(y: jax.Array) -> jax.Array:
             return self.self_attention(y, y, mask_B1TT, bias_1HTT, deterministic)
 
-        x_BTD = self.residual(x_BTD, self.self_attention_norm, attend, deterministic)
-        return self._read_source(x_BTD, self.source_keys(encoded_BSD), cross_mask_B1TS, deterministic)
+        def read_source(y: jax.Array) -> jax.Array:
+            return self.cross_attention(y, encoded_BSD, cross_mask_B1TS, deterministic=deterministic)
+
+        return self._sublayers(x_BTD, attend, read_source, deterministic)
 
     def source_keys(self, encoded_BSD: jax.Array) -> KeysValues:
-        """Returns the keys and values that encoder-decoder attention reads, once per sentence."""
-        return KeysValues(*self.cross_attention.keys_values(encoded_BSD))
+        """Returns the keys and values that encoder-decoder attention reads in `step`, once per sentence."""
+        return self.cross_attention.remember(encoded_BSD)
 
     def step(
         self,
@@ -159,38 +150,36 @@ class DecoderLayer(Layer):
         Args:
           x_BWD: one position of each of W hypotheses a sentence.
           t: scalar int32, the position.
-          cache: own keys and values so far, [B, H, T * W, K].
+          cache: own keys and values so far, S = T * W of them.
           seen_B1WS: which of all T * W of them each hypothesis may see.
-          source: what `source_keys` returned, [B, H, S, K]; shared by the hypotheses.
+          source: what `source_keys` returned; shared by the hypotheses.
           cross_mask_B1TS: which source positions are real (T broadcasts).
           bias_1H1S: what each of the T * W adds to the scores.
 
         Returns:
           (x_BWD, the cache with position `t` written).
         """
-        W = x_BWD.shape[1]
         written = cache
 
         def attend(y_BWD: jax.Array) -> jax.Array:
             nonlocal written
-            written = KeysValues(
-                *(
-                    jax.lax.dynamic_update_slice_in_dim(old, new, t * W, axis=2)
-                    for old, new in zip(cache, self.self_attention.keys_values(y_BWD), strict=True)
-                )
-            )
-            return self.self_attention.attend(y_BWD, *written, seen_B1WS, bias_1H1S)
+            y_BWD, written = self.self_attention.step(y_BWD, t, cache, seen_B1WS, bias_1H1S)
+            return y_BWD
 
-        x_BWD = self.residual(x_BWD, self.self_attention_norm, attend, True)
-        return self._read_source(x_BWD, source, cross_mask_B1TS, True), written
+        def read_source(y_BWD: jax.Array) -> jax.Array:
+            return self.cross_attention.recall(y_BWD, source, cross_mask_B1TS)
 
-    def _read_source(
-        self, x_BTD: jax.Array, source: KeysValues, cross_mask_B1TS: jax.Array, deterministic: bool
+        return self._sublayers(x_BWD, attend, read_source, True), written
+
+    def _sublayers(
+        self,
+        x_BTD: jax.Array,
+        attend: Callable[[jax.Array], jax.Array],
+        read_source: Callable[[jax.Array], jax.Array],
+        deterministic: bool,
     ) -> jax.Array:
-        def attend(y: jax.Array) -> jax.Array:
-            return self.cross_attention.attend(y, *source, cross_mask_B1TS, deterministic=deterministic)
-
-        x_BTD = self.residual(x_BTD, self.cross_attention_norm, attend, deterministic)
+        x_BTD = self.residual(x_BTD, self.self_attention_norm, attend, deterministic)
+        x_BTD = self.residual(x_BTD, self.cross_attention_norm, read_source, deterministic)
         return self.residual(
             x_BTD, self.feed_forward_norm, lambda y: self.feed_forward(y, deterministic), deterministic
         )

@@ -10,8 +10,9 @@ from flax import linen as nn
 from transformer.axes import copies, shard
 from transformer.config import ModelConfig
 from transformer.model import masks, positions
+from transformer.model.attention import KeysValues
 from transformer.model.dropout import Dropout
-from transformer.model.layers import DecoderLayer, EncoderLayer, KeysValues
+from transformer.model.layers import DecoderLayer, EncoderLayer
 from transformer.model.norms import Norm
 from transformer.model.sharded import look_up
 from transformer.special_ids import BOS_ID
@@ -255,7 +256,7 @@ class Transformer(nn.Module):
         x_BWD = self.decoder.signal(self._table("target")(token_BW), jnp.full_like(token_BW, t))
         mask_B11S = (src_seg_BS > 0)[:, None, None, :]
         B, W = token_BW.shape
-        T = cache[0].key.shape[2] // W
+        T = cache[0].value.shape[2] // W
         seen_BWTW = (ancestor_BWT[..., :T, None] == jnp.arange(W)) & (jnp.arange(T) <= t)[:, None]
         seen_B1WS = seen_BWTW.reshape(B, 1, W, T * W)
         distance_1S = (jnp.arange(T).repeat(W) - t)[None]
@@ -282,10 +283,21 @@ class Transformer(nn.Module):
 
 
 def empty_cache(config: ModelConfig, batch: int, width: int, length: int) -> tuple[KeysValues, ...]:
-    """Returns zeroed decoder keys and values, [B, H, T * W, K] for each layer."""
-    shape = (batch, config.num_heads, length * width, config.key_size)
-    zeros = jnp.zeros(shape, config.dtype)
-    return tuple(KeysValues(zeros, zeros) for _ in range(config.num_decoder_layers))
+    """Returns zeroed decoder keys and values of T = `length` positions for each layer, S = T * W."""
+    H, K, S = config.num_heads, config.key_size, length * width
+    key, value = jnp.zeros((batch, H, K, S), config.dtype), jnp.zeros((batch, H, S, K), config.dtype)
+    return (KeysValues(key, value),) * config.num_decoder_layers
+
+
+def longer_cache(cache: tuple[KeysValues, ...], width: int, length: int) -> tuple[KeysValues, ...]:
+    """Returns the cache with room for `length` positions."""
+
+    def longer(x: jax.Array, axis: int) -> jax.Array:
+        wanted = [(0, 0)] * x.ndim
+        wanted[axis] = 0, length * width - x.shape[axis]
+        return jnp.pad(x, wanted)
+
+    return tuple(KeysValues(longer(layer.key, 3), longer(layer.value, 2)) for layer in cache)
 
 
 def output_embedding(params: Any, config: ModelConfig) -> jax.Array:

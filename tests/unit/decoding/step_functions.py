@@ -46,6 +46,11 @@ class Recurrent:
         return sum(self.log_probs(row, ids[:t])[token] for t, token in enumerate(ids))
 
 
+def longer(cache: Any, width: int, length: int) -> Any:
+    """A cache of `Recurrent` with room for `length` positions."""
+    return jnp.pad(cache, [(0, 0), (0, 0), (0, length * width - cache.shape[2]), (0, 0)])
+
+
 def output(ids: np.ndarray) -> tuple[int, ...]:
     """The ids up to their end mark; behind it there must be padding only."""
     end = list(ids).index(EOS) + 1

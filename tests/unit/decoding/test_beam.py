@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from step_functions import BOS, EOS, Recurrent, output
+from step_functions import BOS, EOS, Recurrent, longer, output
 
 from transformer.decoding.beam import beam_search
 from transformer.decoding.sampling import sample
@@ -90,6 +90,7 @@ def search(model):
             limit_B,
             beam_size=width,
             lengths=LENGTHS,
+            longer=partial(longer, width=width, length=LENGTHS[-1]),
             alpha=alpha,
             n_best=n_best,
             bos_id=BOS,
@@ -153,10 +154,11 @@ def test_what_every_output_begins_with_is_given(model):
     """Beam search and greedy decoding go on from it as if it had been free."""
     prefix, alpha = (4, 2), 0.6
     shared = dict(lengths=LENGTHS, alpha=alpha, bos_id=BOS, eos_id=EOS, forbidden=(BOS,), prefix=prefix)
-    found = beam_search(
-        model.step, *model.start(27, LENGTHS[0]), jnp.full(ROWS, 5), beam_size=27, n_best=3, **shared
-    )
-    greedy = sample(model.step, *model.start(1, LENGTHS[0]), jnp.full(ROWS, 5), None, **shared)
+    limits, enlarge = jnp.full(ROWS, 5), partial(longer, length=LENGTHS[-1])
+    wide, narrow = model.start(27, LENGTHS[0]), model.start(1, LENGTHS[0])
+    beam = dict(beam_size=27, n_best=3, longer=partial(enlarge, width=27))
+    found = beam_search(model.step, *wide, limits, **beam, **shared)
+    greedy = sample(model.step, *narrow, limits, None, longer=partial(enlarge, width=1), **shared)
     for row in range(ROWS):
         every = {
             ids: total - model.log_prob(row, prefix)
@@ -198,7 +200,8 @@ def test_each_row_ends_at_its_own_limit(search):
 def test_a_beam_of_one_is_at_least_as_good_as_greedy(model, search):
     """It also keeps end marks that were not the likeliest token, so it may be better."""
     found = search(1, 0.0, 1)
-    fixed = dict(lengths=LENGTHS, alpha=0.0, bos_id=BOS, eos_id=EOS, forbidden=(BOS,))
+    enlarge = partial(longer, width=1, length=LENGTHS[-1])
+    fixed = dict(lengths=LENGTHS, longer=enlarge, alpha=0.0, bos_id=BOS, eos_id=EOS, forbidden=(BOS,))
     greedy = jax.jit(lambda start, limit_B: sample(model.step, *start, limit_B, None, **fixed))(
         model.start(1, LENGTHS[0]), jnp.array(LIMITS)
     )
@@ -214,12 +217,18 @@ def test_the_likeliest_are_those_of_one_sort(W, V, k):
     rng = np.random.default_rng(V)
     distinct = rng.normal(size=(4, W, V))
     few = rng.integers(0, 5, (4, W, V))
-    low = np.where(rng.random((4, W, V)) < 0.99, NEVER, distinct)
+    all_BV, few_BV = np.ones((4, V), bool), rng.random((4, V)) < 0.01
     start_BW = rng.normal(size=(4, W)).astype(np.float32)
-    for logits_BWV in (distinct, few, low):
-        logits_BWV = logits_BWV.astype(np.float32)
-        found = likeliest(jnp.asarray(start_BW), jnp.zeros((4, W, V)), jnp.asarray(logits_BWV), k)
-        total_BN = (logits_BWV + (start_BW - np.float32(np.log(V)))[..., None]).reshape(4, -1)
+    for logits_BWV, allowed_BV in ((distinct, all_BV), (few, all_BV), (distinct, few_BV)):
+
+        def may_come(token, allowed_BV=allowed_BV):
+            row_B = np.arange(4).reshape(-1, *(1,) * (token.ndim - 1))
+            return jnp.asarray(allowed_BV)[row_B, token]
+
+        logits_BWV = jnp.float32(logits_BWV)
+        found = likeliest(jnp.asarray(start_BW), logits_BWV, may_come, k)
+        start_BW1 = (start_BW - jax.nn.logsumexp(logits_BWV, axis=-1))[..., None]
+        total_BN = (np.where(allowed_BV[:, None], logits_BWV, NEVER) + start_BW1).reshape(4, -1)
         order_BK = np.argsort(-total_BN, axis=1, kind="stable")[:, :k]
         np.testing.assert_allclose(found[0], np.take_along_axis(total_BN, order_BK, axis=1), rtol=1e-6)
         np.testing.assert_array_equal(found[1] * V + found[2], order_BK)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from step_functions import BOS, EOS, Recurrent, output
+from step_functions import BOS, EOS, Recurrent, longer, output
 
 from transformer.decoding.sampling import restrict, sample
 
@@ -50,7 +50,8 @@ def test_samples_have_the_probabilities_that_were_asked_for(keys, choice):
     def step(token_B1, t, cache, ancestor_B1T, context):
         return jnp.broadcast_to(jnp.float32(LOGITS), (*token_B1.shape, len(LOGITS))), cache
 
-    fixed = dict(lengths=(1, 2), alpha=0.0, bos_id=BOS, eos_id=EOS, forbidden=(BOS,))
+    fixed = dict(lengths=(1, 2), longer=lambda cache: cache, alpha=0.0)
+    fixed |= dict(bos_id=BOS, eos_id=EOS, forbidden=(BOS,))
     found = jax.jit(lambda limit_B, keys: sample(step, (), (), limit_B, keys, **fixed, **choice))(
         jnp.full(DRAWS, 2), keys
     )
@@ -89,6 +90,7 @@ def run(model):
             limit_B,
             key_B,
             lengths=(2, 6),
+            longer=partial(longer, width=1, length=6),
             alpha=alpha,
             bos_id=BOS,
             eos_id=EOS,
