@@ -20,4 +20,5 @@ def get_config() -> ConfigDict:
     config.model.norm_epsilon = 1e-5
     config.decode.beam_size = 5
     config.decode.length_penalty = 1.0
+    config.decode.rules = "huggingface"  # as generate() counts length and ends its search
     return config

@@ -94,12 +94,10 @@ def beam_search(
         token_BW = last_token(state.alive_BWT, state.t, bos_id)
         logits_BWV, cache = step_fn(token_BW, state.t, state.cache, state.ancestor_BWT, state.context)
         logits_BWV = begun(logits_BWV.astype(jnp.float32), state.t, prefix)
-        given = dict(t=state.t, limit_B=state.limit_B, eos_id=eos_id, forbidden=forbidden)
+        possible = partial(may_come, t=state.t, limit_B=state.limit_B, eos_id=eos_id, forbidden=forbidden)
         # Of 2 W candidates at most W end, so W that go on are always among them.
         count = min(2 * W, W * logits_BWV.shape[-1])
-        top_BC, beam_BC, token_BC = likeliest(
-            state.log_prob_BW, logits_BWV, partial(may_come, **given), count
-        )
+        top_BC, beam_BC, token_BC = likeliest(state.log_prob_BW, logits_BWV, possible, count)
         ids_BCT = _gather(state.alive_BWT, beam_BC).at[:, :, state.t].set(token_BC)
         ends_BC = token_BC == eos_id
         kept_BC = ends_BC & (top_BC > NEVER / 2)  # early on there are fewer candidates than places for them

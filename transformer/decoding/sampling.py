@@ -95,13 +95,13 @@ def sample(
     """
 
     def choose(state: _State, logits_B1V: jax.Array) -> tuple[jax.Array, jax.Array]:
-        allowed = partial(may_come, t=state.t, limit_B=state.limit_B, eos_id=eos_id, forbidden=forbidden)
+        possible = partial(may_come, t=state.t, limit_B=state.limit_B, eos_id=eos_id, forbidden=forbidden)
         if temperature == 0 or state.key_B is None:
             none_B1 = jnp.zeros((len(logits_B1V), 1))
-            log_p_B1, _, token_B1 = likeliest(none_B1, logits_B1V, allowed, 1)
+            log_p_B1, _, token_B1 = likeliest(none_B1, logits_B1V, possible, 1)
             return token_B1[:, 0], log_p_B1[:, 0]
         ids_11V = jnp.arange(logits_B1V.shape[-1])[None, None]
-        log_p_B1V = jnp.where(allowed(ids_11V), jax.nn.log_softmax(logits_B1V), NEVER)
+        log_p_B1V = jnp.where(possible(ids_11V), jax.nn.log_softmax(logits_B1V), NEVER)
         key_now_B = jax.vmap(jax.random.fold_in, (0, None))(state.key_B, state.t)
         return _draw(log_p_B1V[:, 0], key_now_B, temperature, top_k, top_p)
 

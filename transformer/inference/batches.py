@@ -1,13 +1,34 @@
 """Sentences of any length in arrays of few shapes, so that few functions are compiled."""
 
+import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
 from transformer.io.devices import row_shards, to_devices
+
+
+class OneAtATime:
+    """Lets threads that would compile the same program at the same time wait for the first of them."""
+
+    def __init__(self) -> None:
+        """Begins with nothing compiled."""
+        self._locks: dict[Hashable, threading.Lock] = {}
+        self._done: set[Hashable] = set()
+
+    @contextlib.contextmanager
+    def once(self, program: Hashable) -> Iterator[None]:
+        """Holds others back until the first call of this program has ended."""
+        if program in self._done:
+            yield
+            return
+        with self._locks.setdefault(program, threading.Lock()):
+            yield
+        self._done.add(program)
 
 
 def bucket(length: int) -> int:

@@ -1,7 +1,8 @@
 """Text in, translations out."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +19,14 @@ from transformer.decoding.beam import beam_search
 from transformer.decoding.sampling import sample
 from transformer.decoding.scores import Hypotheses, length_penalty
 from transformer.errors import ConfigError
-from transformer.inference.batches import batches, bucket, num_rows, on_mesh, padded
+from transformer.inference.batches import OneAtATime, batches, bucket, num_rows, on_mesh, padded
 from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.inference.splitting import split_line
 from transformer.model.transformer import Transformer, empty_cache, longer_cache, unrolled, unstack_layers
 from transformer.special_ids import SpecialIds
 
 _MOSTLY_LONGER = 8  # tokens
+_AT_A_TIME = 2  # batches on a CPU: what of one runs on a single core goes beside products of the other
 
 
 class Translation(NamedTuple):
@@ -66,6 +68,7 @@ class Translator:
         self._tokenizer = tokenizer
         self._decode = decode
         self._mesh = mesh
+        self._compiling = OneAtATime()
         self.num_split = 0  # input lines so far that had to be split
 
     @classmethod
@@ -156,8 +159,12 @@ class Translator:
     ) -> list[list[Translation]]:
         """Translates ids that fit, in batches of like length; `numbers` are those of line and part."""
         results: list[list[Translation]] = [[] for _ in sentences]
-        for chosen in batches([len(ids) for ids in sentences], decode.batch_size):
-            found = self._run([sentences[i] for i in chosen], [numbers[i] for i in chosen], n_best, decode)
+
+        def run(chosen: Sequence[int]) -> Hypotheses:
+            return self._run([sentences[i] for i in chosen], [numbers[i] for i in chosen], n_best, decode)
+
+        all_chosen = list(batches([len(ids) for ids in sentences], decode.batch_size))
+        for chosen, found in zip(all_chosen, self._map(run, all_chosen), strict=True):
             for row, i in enumerate(chosen):
                 ids_WT = found.ids_BWT[row, :n_best]
                 ends_WT = ids_WT == self._tokenizer.special.end
@@ -170,6 +177,16 @@ class Translator:
                 )
                 results[i] = [Translation(*output) for output in outputs]
         return results
+
+    def _map(
+        self, run: Callable[[Sequence[int]], Hypotheses], all_chosen: Sequence[Sequence[int]]
+    ) -> Iterable[Hypotheses]:
+        """Returns what `run` gives for each batch; on one CPU device two are decoded at a time."""
+        alone = self._mesh is None or self._mesh.size == 1
+        if len(all_chosen) < 2 or not alone or jax.default_backend() != "cpu":
+            return map(run, all_chosen)
+        with ThreadPoolExecutor(_AT_A_TIME) as pool:
+            return list(pool.map(run, all_chosen))
 
     def _run(
         self,
@@ -186,7 +203,9 @@ class Translator:
         )
         key = jax.random.key(decode.seed)
         search = dataclasses.replace(decode, seed=0, batch_size=1)  # compiled anew only where it must be
-        return jax.device_get(_decode_batch(self._params, *inputs, key, n_best, self._model, special, search))
+        with self._compiling.once((inputs[0].shape, search)):
+            found = _decode_batch(self._params, *inputs, key, n_best, self._model, special, search)
+            return jax.device_get(found)
 
 
 @partial(jax.jit, static_argnames=("model", "special", "decode"))
