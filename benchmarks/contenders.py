@@ -80,7 +80,12 @@ def train_contenders(
             Contender("ours, cudnn attention", fused, _read_ours),
             *peers,
         ]
-    stock = [Contender("ours", ours, _read_ours, {"JAX_PLATFORMS": "cpu"}), *peers]
+    parts = [*ours, "--config.optim.accumulation_steps=2"]
+    stock = [
+        Contender("ours", ours, _read_ours, {"JAX_PLATFORMS": "cpu"}),
+        Contender("ours, step in two parts", parts, _read_ours, {"JAX_PLATFORMS": "cpu"}),
+        *peers,
+    ]
     return [*stock, *with_mkl(stock), *tuned(stock), *tuned(with_mkl(stock))]
 
 

@@ -18,6 +18,7 @@ from transformer.benchmark.resources import counted_compilations, peak_memory
 from transformer.benchmark.timing import Stepper, run_window
 from transformer.config import Config
 from transformer.errors import ConfigError
+from transformer.io.allocator import keep_freed_memory
 from transformer.io.devices import (
     check_attention,
     check_sizes,
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config or preset.__file__, overrides(args))
     one_step_at_a_time()
     mesh = choose_mesh(args.mesh, config)
+    keep_freed_memory(mesh)
     check_attention(mesh, config.model)
     progress = Progress(None, time.monotonic)
     try:

@@ -58,9 +58,16 @@ def restrict(log_p_BV: jax.Array, temperature: float, top_k: int, top_p: float) 
 
 
 def _draw(
-    log_p_BV: jax.Array, key_B: jax.Array, temperature: float, top_k: int, top_p: float
+    logits_BV: jax.Array,
+    possible: Callable[[jax.Array], jax.Array],
+    key_B: jax.Array,
+    temperature: float,
+    top_k: int,
+    top_p: float,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns (a random token_B, its log-probability)."""
+    ids_1V = jnp.arange(logits_BV.shape[-1])[None]
+    log_p_BV = jnp.where(possible(ids_1V), jax.nn.log_softmax(logits_BV), NEVER)
     token_B = jax.vmap(jax.random.categorical)(key_B, restrict(log_p_BV, temperature, top_k, top_p))
     return token_B, jnp.take_along_axis(log_p_BV, token_B[:, None], axis=1)[:, 0]
 
@@ -100,10 +107,8 @@ def sample(
             none_B1 = jnp.zeros((len(logits_B1V), 1))
             log_p_B1, _, token_B1 = likeliest(none_B1, logits_B1V, possible, 1)
             return token_B1[:, 0], log_p_B1[:, 0]
-        ids_11V = jnp.arange(logits_B1V.shape[-1])[None, None]
-        log_p_B1V = jnp.where(possible(ids_11V), jax.nn.log_softmax(logits_B1V), NEVER)
         key_now_B = jax.vmap(jax.random.fold_in, (0, None))(state.key_B, state.t)
-        return _draw(log_p_B1V[:, 0], key_now_B, temperature, top_k, top_p)
+        return _draw(logits_B1V[:, 0], possible, key_now_B, temperature, top_k, top_p)
 
     def step(state: _State) -> _State:
         token_B1 = last_token(state.ids_B1T, state.t, bos_id)

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 import transformer
 from transformer.config import Config, flat
+from transformer.io.allocator import keep_freed_memory
 from transformer.io.devices import check_attention, check_sizes, make_mesh, one_step_at_a_time
 from transformer.io.goodput import Goodput
 from transformer.io.lock import locked
@@ -61,6 +62,7 @@ def train(
     with processes, StopRequest(leave) as stop, contextlib.ExitStack() as held:
         processes.agree({**{key: repr(value) for key, value in flat(config).items()}, **_versions()})
         mesh = make_mesh(config.mesh)
+        keep_freed_memory(mesh)
         check_attention(mesh, config.model)
         if processes.first:
             held.enter_context(locked(workdir.root, note))
