@@ -79,7 +79,9 @@ class ModelConfig:
     attention_bias: bool = False  # the paper's projections W^Q, W^K, W^V, W^O have none
     dtype: Dtype = "float32"  # of computation
     param_dtype: Dtype = "float32"  # of parameters
-    remat: bool = False  # recompute each layer in the backward pass: less memory, more time
+    # Recompute each layer in the backward pass: less memory, more time. On a CPU only with scan_layers: of
+    # layers apart XLA merges the second computation with the first one.
+    remat: bool = False
     scan_layers: bool = False  # one compiled layer looped over: compiles faster, runs a little slower
 
     @property
