@@ -1,8 +1,8 @@
 """Axis letters, and the one table that maps them to the mesh.
 
-B rows of a batch, S source or key positions, T target or query positions, D d_model, H heads,
-K head size, F d_ff, V vocabulary, W beam width, L stacked layers, N flat tokens, R copies of a
-parameter; "_" is an axis that is never sharded.
+B rows of a batch, S source or key positions, T target or query positions, D d_model, H heads, G heads of
+keys and values, K head size, F d_ff, V vocabulary, W beam width, L stacked layers, N flat tokens, R copies of
+a parameter; "_" is an axis that is never sharded.
 """
 
 import re
@@ -19,6 +19,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "B": ("data", "fsdp"),
     "D": ("fsdp",),
     "H": ("tensor",),
+    "G": ("tensor",),
     "F": ("tensor",),
     "V": ("tensor",),
     "R": ("data",),
@@ -35,8 +36,11 @@ PARAM_AXES: tuple[tuple[str, str], ...] = (
     (r"positions$", "_D"),
     (r"relative_bias$", "__H"),
     (r"logits_bias$", "V"),
-    (r"(query|key|value)/kernel$", "DHK"),
-    (r"(query|key|value)/bias$", "HK"),
+    (r"query/kernel$", "DHK"),
+    (r"query/bias$", "HK"),
+    (r"(key|value)/kernel$", "DGK"),
+    (r"(key|value)/bias$", "GK"),
+    (r"attention/score$", "H__"),
     (r"out/kernel$", "HKD"),
     (r"wi(_linear)?/kernel$", "DF"),
     (r"wi(_linear)?/bias$", "F"),

@@ -18,6 +18,19 @@ from transformer.errors import ConfigError, did_you_mean
 from transformer.validation import find_faults
 
 Dtype = Literal["float32", "bfloat16"]
+# See model/positions.py. Sinusoids and learned ones are added to embeddings, relative, alibi and rotary ones
+# belong to self-attention.
+Positions = Literal[
+    "sinusoidal",
+    "sinusoidal_split",
+    "sinusoidal_halves",
+    "learned",
+    "relative",
+    "alibi",
+    "rotary",
+    "none",
+]
+AttentionScore = Literal["dot_product", "general", "additive"]  # see model/scoring.py
 # Those of Hugging Face by the value of its early_stopping: False, True, "never".
 SearchRules = Literal["paper", "huggingface", "huggingface_early", "huggingface_never"]
 
@@ -49,6 +62,7 @@ class ModelConfig:
     d_model: int = 512
     d_ff: int = 2048
     num_heads: int = 8
+    num_kv_heads: int = 0  # heads of keys and values, each shared by a group of query heads; 0: num_heads
     head_size: int = 0  # of queries, keys and values; 0: d_model / num_heads, as the paper
     num_encoder_layers: int = 6
     num_decoder_layers: int = 6
@@ -63,16 +77,15 @@ class ModelConfig:
     activation: Literal["relu", "gelu", "gelu_tanh", "swish"] = "relu"
     gated_feed_forward: bool = False  # activation(x W) * (x V), for example GEGLU (Shazeer 2020)
     feed_forward_bias: bool = True  # b_1 and b_2 of equation 2
-    positions: Literal["sinusoidal", "sinusoidal_split", "sinusoidal_halves", "learned", "relative"] = (
-        "sinusoidal"  # see model/positions.py
-    )
+    positions: Positions = "sinusoidal"
     position_offset: int = 0  # number of a sentence's first position (BART 2)
     relative_buckets: int = 32  # relative: classes of distances, each with a bias (Raffel et al. 2020)
     relative_max_distance: int = 128  # relative: farther ones are all in the last bucket
     relative_shared: bool = True  # relative: one table a stack; false: one a layer (UMT5)
     tied_embeddings: Literal["all", "target", "inputs", "none"] = "all"  # which tables are one (3.4)
     scale_embeddings: bool = True  # times sqrt(d_model) (3.4)
-    scale_queries: bool = True  # over sqrt(head size) (equation 1)
+    attention_score: AttentionScore = "dot_product"
+    scale_queries: bool = True  # scores over sqrt(head size) (equation 1); additive ones never are
     scale_logits: bool = False  # over sqrt(d_model) (T5 with a tied output)
     logits_bias: bool = False  # one number a target piece (Marian, BART)
     attention_implementation: Literal["xla", "cudnn"] = "xla"  # cudnn: fused, for NVIDIA GPUs
@@ -83,6 +96,11 @@ class ModelConfig:
     # layers apart XLA merges the second computation with the first one.
     remat: bool = False
     scan_layers: bool = False  # one compiled layer looped over: compiles faster, runs a little slower
+
+    @property
+    def kv_heads(self) -> int:
+        """G, the heads of keys and values: as many as of queries, one (multi-query), or between (grouped)."""
+        return self.num_kv_heads or self.num_heads
 
     @property
     def key_size(self) -> int:

@@ -94,6 +94,18 @@ def _together(config: "Config") -> Iterator[str]:
             f"model.num_heads: {model.num_heads} heads do not divide d_model {model.d_model}; "
             f"choose a divisor, for example {divisor}, or set config.model.head_size"
         )
+    if model.num_kv_heads and model.num_heads > 0 and model.num_heads % model.num_kv_heads:
+        yield (
+            f"model.num_kv_heads: {model.num_kv_heads} heads of keys and values cannot be shared evenly by "
+            f"{model.num_heads} heads of queries; choose a divisor of num_heads (1: multi-query)"
+        )
+    if model.positions == "rotary" and (model.head_size or model.d_model // max(model.num_heads, 1)) % 2:
+        yield "model.positions: 'rotary' turns pairs of numbers; set an even config.model.head_size"
+    if model.positions in ("relative", "alibi", "rotary", "none") and model.position_offset:
+        yield (
+            f"model.position_offset: '{model.positions}' positions have no first one, got "
+            f"{model.position_offset}; set it to 0"
+        )
     if model.positions.startswith("sinusoidal") and model.d_model % 2:
         yield f"model.d_model: sinusoidal positions need an even size, got {model.d_model}"
     if model.positions == "relative":
@@ -147,11 +159,6 @@ def _lora(config: "Config") -> Iterator[str]:
 def _relative(config: "Config") -> Iterator[str]:
     """Yields why distances cannot be put into buckets."""
     model = config.model
-    if model.position_offset:
-        yield (
-            "model.position_offset: relative positions have no first one, "
-            f"got {model.position_offset}; set it to 0"
-        )
     if model.relative_buckets % 4:
         yield (
             "model.relative_buckets: must be a multiple of 4 (left and right, near and far), "
@@ -169,8 +176,10 @@ def _cudnn(config: "Config") -> Iterator[str]:
     """Yields what cuDNN's fused attention cannot do."""
     model, key = config.model, "model.attention_implementation: 'cudnn'"
     head = model.head_size or model.d_model // max(model.num_heads, 1)
-    if model.positions == "relative":
-        yield f"{key} is not used with the biases of relative positions; choose 'xla', or other positions"
+    if model.positions in ("relative", "alibi"):
+        yield f"{key} adds no bias, as '{model.positions}' positions are; choose 'xla', or other positions"
+    if model.attention_score == "additive":
+        yield f"{key} multiplies queries and keys; choose 'xla' for attention_score='additive'"
     if model.dtype != "bfloat16":
         yield f"{key} computes in bfloat16 alone; set config.model.dtype=bfloat16, or choose 'xla'"
     if model.attention_dropout_rate:

@@ -42,13 +42,15 @@ PAPER = ModelConfig(
     activation_dropout_rate=0.2,
     max_length=LENGTH,
 )
-# With every parameter that models of others have and the paper's has not.
+# With every parameter that models of others and other mechanisms have and the paper's has not.
 OTHERS = dataclasses.replace(
     PAPER,
     norm="pre",
     norm_type="rms",
     embedding_norm=True,
     head_size=4,
+    num_kv_heads=4,
+    attention_score="general",
     gated_feed_forward=True,
     positions="relative",
     relative_buckets=8,

@@ -110,7 +110,7 @@ def test_devices_send_what_the_formulas_say(mesh: str) -> None:
 
 
 def test_parameters_of_other_families_too() -> None:
-    """Biases of distances and logits, gates, an output table of its own: eight devices as one."""
+    """Biases of distances and logits, gates, shared keys, an output table: eight devices as one."""
     done = train_on("2x2x2", model="others")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)["2x2x2"]
@@ -126,6 +126,8 @@ def test_parameters_of_other_families_too() -> None:
         "encoder/relative_bias": [1, 8, HEADS // 2],
         "decoder/layer_0/feed_forward/wi_linear/kernel": [D_MODEL // 2, 32 // 2],
         "logits_bias": [VOCAB // 2],
+        "encoder/layer_0/self_attention/key/kernel": [D_MODEL // 2, 4 // 2, 4],
+        "encoder/layer_0/self_attention/score": [HEADS // 2, 4, 4],
     }
     assert {path: result["shapes"][f"params/{path}"] for path in expected} == expected
 

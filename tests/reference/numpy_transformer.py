@@ -53,7 +53,7 @@ def sinusoidal_split(length: int, d_model: int) -> Array:
 
 def positions(params: Params, config: Any, stack: str, pos_T: Array) -> Array:
     """Returns [T, D], the encodings of the positions `pos_T` for `stack` ("encoder" or "decoder")."""
-    if config.positions == "relative":
+    if config.positions in ("relative", "alibi", "rotary", "none"):
         return np.zeros((len(pos_T), config.d_model))
     pos_T = pos_T + config.position_offset
     if config.positions == "learned":
@@ -93,7 +93,39 @@ def distances(params: Params, config: Any, stack: str, layer: int, length: int) 
         for t in range(length):
             for s in range(length):
                 biases[:, t, s] = table[bucket(s - t, config, stack)]
+    if config.positions == "alibi":
+        for h, slope in enumerate(alibi_slopes(config.num_heads)):
+            for t in range(length):
+                for s in range(length):
+                    biases[h, t, s] = -slope * abs(s - t)
     return biases
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """Returns each head's slope (Press et al. 2022, section 3): the geometric series 2^(-8/n), 2^(-16/n), ...
+
+    For a number of heads that is no power of two: the slopes of the closest smaller power, then every other
+    one of twice that power, from the first on (their footnote and code).
+    """
+    if heads & (heads - 1) == 0:
+        start = 2 ** (-8 / heads)
+        return [start ** (i + 1) for i in range(heads)]
+    closest = 2 ** math.floor(math.log2(heads))
+    return alibi_slopes(closest) + alibi_slopes(2 * closest)[0::2][: heads - closest]
+
+
+def rotate(x_TK: Array, pos_T: Array) -> Array:
+    """Returns [T, K]: the rotations of Su et al. 2021 (equation 15), as one matrix a position."""
+    out = np.zeros_like(x_TK)
+    K = x_TK.shape[1]
+    for t, pos in enumerate(pos_T):
+        matrix = np.zeros((K, K))
+        for i in range(K // 2):
+            angle = pos * 10000 ** (-2 * i / K)
+            turn = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+            matrix[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = turn
+        out[t] = matrix @ x_TK[t]
+    return out
 
 
 # 3.4 Embeddings
@@ -124,24 +156,52 @@ def embed(params: Params, config: Any, use: str, ids_T: Array, pos_T: Array) -> 
 
 
 def attention(
-    q_TK: Array, k_SK: Array, v_SK: Array, allowed_TS: Array, bias_TS: Array, scale: float
+    score: Callable[[Array, Array], float],
+    q_TK: Array,
+    k_SK: Array,
+    v_SK: Array,
+    allowed_TS: Array,
+    bias_TS: Array,
 ) -> Array:
-    """Returns [T, K]: softmax(scale * q k^T + bias) v over the allowed keys; zero where none is allowed."""
+    """Returns [T, K]: softmax(score(q, k) + bias) v over the allowed keys; zero where none is allowed."""
     out = np.zeros((q_TK.shape[0], v_SK.shape[1]))
     for t in range(q_TK.shape[0]):
         keys = np.flatnonzero(allowed_TS[t])
         if keys.size == 0:
             continue
-        scores = np.array([q_TK[t] @ k_SK[s] * scale + bias_TS[t, s] for s in keys])
+        scores = np.array([score(q_TK[t], k_SK[s]) + bias_TS[t, s] for s in keys])
         weights = np.exp(scores - scores.max())
         out[t] = (weights / weights.sum()) @ v_SK[keys]
     return out
 
 
+def scorer(params: Params, config: Any, path: str, head: int) -> Callable[[Array, Array], float]:
+    """Returns the score of a query and a key, both projected (Luong et al. 2015, Bahdanau et al. 2015)."""
+    if config.attention_score == "additive":
+        return lambda q, k: params[f"{path}/score"][head, :, 0] @ np.tanh(q + k)
+    middle = params[f"{path}/score"][head] if config.attention_score == "general" else None
+
+    def product(q: Array, k: Array) -> float:
+        dot = q @ k if middle is None else q @ middle @ k
+        return dot / math.sqrt(len(q)) if config.scale_queries else dot
+
+    return product
+
+
 def multi_head(
-    params: Params, config: Any, path: str, x_TD: Array, y_SD: Array, allowed_TS: Array, bias_HTS: Array
+    params: Params,
+    config: Any,
+    path: str,
+    x_TD: Array,
+    y_SD: Array,
+    allowed_TS: Array,
+    bias_HTS: Array,
+    pos_T: Array | None = None,
 ) -> Array:
-    """Returns [T, D]: queries from x, keys and values from y; the heads' outputs summed over W^O."""
+    """Returns [T, D]: queries from x, keys and values from y; the heads' outputs summed over W^O.
+
+    `pos_T` are the positions of both in self-attention, which rotary positions turn.
+    """
 
     def project(name: str, z: Array, head: int) -> Array:
         z = z @ params[f"{path}/{name}/kernel"][:, head]
@@ -149,9 +209,12 @@ def multi_head(
 
     out_TD = np.zeros_like(x_TD)
     for head in range(config.num_heads):
-        q, k, v = project("query", x_TD, head), project("key", y_SD, head), project("value", y_SD, head)
-        scale = 1 / math.sqrt(q.shape[1]) if config.scale_queries else 1
-        out_TD += attention(q, k, v, allowed_TS, bias_HTS[head], scale) @ params[f"{path}/out/kernel"][head]
+        shared = head * (config.num_kv_heads or config.num_heads) // config.num_heads
+        q, k, v = project("query", x_TD, head), project("key", y_SD, shared), project("value", y_SD, shared)
+        if config.positions == "rotary" and pos_T is not None:
+            q, k = rotate(q, pos_T), rotate(k, pos_T)
+        score = scorer(params, config, path, head)
+        out_TD += attention(score, q, k, v, allowed_TS, bias_HTS[head]) @ params[f"{path}/out/kernel"][head]
     return out_TD + params[f"{path}/out/bias"] if config.attention_bias else out_TD
 
 
@@ -217,7 +280,7 @@ def encode(params: Params, config: Any, ids_S: Array, seg_S: Array, pos_S: Array
 
     def self_attention(path: str, x: Array) -> Array:
         bias_HSS = distances(params, config, "encoder", i, len(ids_S))
-        return multi_head(params, config, path, x, x, allowed_SS, bias_HSS)
+        return multi_head(params, config, path, x, x, allowed_SS, bias_HSS, pos_S)
 
     def ffn(path: str, x: Array) -> Array:
         return feed_forward(params, config, path, x)
@@ -245,7 +308,7 @@ def decode(
 
     def self_attention(path: str, x: Array) -> Array:
         bias_HTT = distances(params, config, "decoder", i, len(ids_T))
-        return multi_head(params, config, path, x, x, allowed_TT, bias_HTT)
+        return multi_head(params, config, path, x, x, allowed_TT, bias_HTT, pos_T)
 
     def cross_attention(path: str, x: Array) -> Array:
         no_bias_HTS = np.zeros((config.num_heads, *allowed_TS.shape))

@@ -56,6 +56,19 @@ FAMILIES: dict[str, dict[str, Any]] = {
     ),
 }
 
+# Other scores, positions and heads of keys.
+MECHANISMS: dict[str, dict[str, Any]] = {
+    "rotary": dict(positions="rotary"),
+    "alibi_five_heads": dict(positions="alibi", num_heads=5, head_size=2, norm="pre"),
+    "general_grouped": dict(
+        attention_score="general", positions="none", num_heads=4, num_kv_heads=2, attention_bias=True
+    ),
+    "additive_multi_query": dict(attention_score="additive", num_kv_heads=1, num_decoder_layers=2),
+    "rotary_multi_query_unscaled": dict(
+        positions="rotary", num_kv_heads=1, scale_queries=False, num_decoder_layers=2, norm="pre"
+    ),
+}
+
 
 def model_config(**changes: Any) -> ModelConfig:
     """Returns a small configuration without dropout: three heads of size 4, unequal depths."""

@@ -187,7 +187,7 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
             "computes in bfloat16 alone; set config.model.dtype=bfloat16",
         ),
         ([*CUDNN, "model.attention_dropout_rate=0.1"], "'cudnn' has no dropout on weights"),
-        ([*CUDNN, "model.positions=relative"], "'cudnn' is not used with the biases of relative positions"),
+        ([*CUDNN, "model.positions=relative"], "'cudnn' adds no bias, as 'relative' positions are"),
         (["model.positions=relative", "model.position_offset=2"], "have no first one, got 2; set it to 0"),
         (["model.positions=relative", "model.relative_buckets=6"], "must be a multiple of 4 .* got 6"),
         (

@@ -64,7 +64,7 @@ def refit(params: Any, module: Transformer, model: ModelConfig) -> Any:
 
 def differences(ours: ModelConfig, theirs: ModelConfig) -> list[str]:
     """Returns a clause for each field in which two configurations are other models."""
-    left_out = set(_OF_NO_MATTER) | {"head_size"}
+    left_out = set(_OF_NO_MATTER) | {"head_size", "num_kv_heads"}
     if ours.positions != "relative":
         left_out |= _RELATIVE
     elif ours.positions == theirs.positions:
@@ -75,4 +75,5 @@ def differences(ours: ModelConfig, theirs: ModelConfig) -> list[str]:
         if field.name not in left_out
     }
     pairs["head_size"] = ours.key_size, theirs.key_size
+    pairs["num_kv_heads"] = ours.kv_heads, theirs.kv_heads
     return [f"config.model.{name} is {a!r}, not {b!r}" for name, (a, b) in pairs.items() if a != b]

@@ -86,6 +86,7 @@ def check_sizes(mesh_shape: Mapping[str, int], model: ModelConfig, vocabularies:
     sizes = [
         ("D", "config.model.d_model", model.d_model),
         ("H", "config.model.num_heads", model.num_heads),
+        ("G", "config.model.num_kv_heads", model.kv_heads),
         ("F", "config.model.d_ff", model.d_ff),
     ]
     for pieces in sorted(set(vocabularies.values())):

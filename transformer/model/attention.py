@@ -7,12 +7,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from transformer.config import ModelConfig
+from transformer.model import scoring
 from transformer.model.dropout import Dropout
+from transformer.model.positions import rotary
 from transformer.model.sharded import products
 
 
 class KeysValues(NamedTuple):
-    """What positions that are decoded later attend to: keys [B, H, K, S] and values [B, H, S, K].
+    """What positions that are decoded later attend to: keys [B, G, K, S] and values [B, G, S, K].
 
     So they are multiplied as they lie: the CPU copies a side of a product that lies otherwise, in each
     step. In a decoder's cache S is T * W: the hypotheses side by side for each position.
@@ -72,8 +74,8 @@ def exponentials(
 
 def fused_attention(
     q_BHTK: jax.Array,
-    k_BHSK: jax.Array,
-    v_BHSK: jax.Array,
+    k_BGSK: jax.Array,
+    v_BGSK: jax.Array,
     mask_B1TS: jax.Array,
     scale: float | None = None,
 ) -> jax.Array:
@@ -82,9 +84,9 @@ def fused_attention(
     It is for NVIDIA GPUs, bfloat16, and even numbers of positions, and has a gradient of its own.
     `scale` is as in `attention_weights`.
     """
-    q_BTHK, k_BSHK, v_BSHK = (x.swapaxes(1, 2) for x in (q_BHTK, k_BHSK, v_BHSK))
+    q_BTHK, k_BSGK, v_BSGK = (x.swapaxes(1, 2) for x in (q_BHTK, k_BGSK, v_BGSK))
     y_BTHK = jax.nn.dot_product_attention(
-        q_BTHK, k_BSHK, v_BSHK, mask=mask_B1TS, scale=scale, implementation="cudnn"
+        q_BTHK, k_BSGK, v_BSGK, mask=mask_B1TS, scale=scale, implementation="cudnn"
     )
     return y_BTHK.swapaxes(1, 2)
 
@@ -98,7 +100,7 @@ class Projection(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        sizes = {"D": c.d_model, "F": c.d_ff, "H": c.num_heads, "K": c.key_size}
+        sizes = {"D": c.d_model, "F": c.d_ff, "H": c.num_heads, "G": c.kv_heads, "K": c.key_size}
         inputs, outputs = (tuple(sizes[letter] for letter in side) for side in self.letters.split("->"))
         init = nn.initializers.variance_scaling(
             1.0,
@@ -131,9 +133,15 @@ class MultiHeadAttention(nn.Module):
     def setup(self) -> None:
         c = self.config
         self.query = Projection("D->HK", c.attention_bias, c)
-        self.key = Projection("D->HK", c.attention_bias, c)
-        self.value = Projection("D->HK", c.attention_bias, c)
+        self.key = Projection("D->GK", c.attention_bias, c)
+        self.value = Projection("D->GK", c.attention_bias, c)
         self.out = Projection("HK->D", c.attention_bias, c)
+        if c.attention_score != "dot_product":
+            last = c.key_size if c.attention_score == "general" else 1
+            init = nn.initializers.variance_scaling(
+                1.0, "fan_avg", "uniform", in_axis=1, out_axis=2, batch_axis=0
+            )
+            self.score = self.param("score", init, (c.num_heads, c.key_size, last), jnp.dtype(c.param_dtype))
         self.dropout = Dropout(c.attention_dropout_rate)
 
     def __call__(
@@ -146,15 +154,17 @@ class MultiHeadAttention(nn.Module):
     ) -> jax.Array:
         """Returns y_BTD; self-attention when `memory_BSD` is `x_BTD`."""
         if memory_BSD is x_BTD:
-            projected = project(x_BTD, self.key, self.value, self.query)
+            k_BSGK, v_BSGK, q_BTHK = project(x_BTD, self.key, self.value, self.query)
+            # Distances are all that counts, and in a row they are those in each of its sentences.
+            q_BTHK, k_BSGK = self._placed(jnp.arange(x_BTD.shape[1]), q_BTHK, k_BSGK)
         else:
-            projected = *project(memory_BSD, self.key, self.value), self.query(x_BTD)
-        k_BHSK, v_BHSK, q_BHTK = (x.swapaxes(1, 2) for x in projected)
+            (k_BSGK, v_BSGK), q_BTHK = project(memory_BSD, self.key, self.value), self.query(x_BTD)
+        q_BHTK, k_BGSK, v_BGSK = (x.swapaxes(1, 2) for x in (q_BTHK, k_BSGK, v_BSGK))
         if self.config.attention_implementation == "cudnn" and not self.is_initializing():
-            y_BHTK = fused_attention(q_BHTK, k_BHSK, v_BHSK, mask_B1TS, self._scale)
+            y_BHTK = fused_attention(self._asked(q_BHTK), k_BGSK, v_BGSK, mask_B1TS, self._scale)
             return self.out(y_BHTK.swapaxes(1, 2))
-        scores_BHTS = jnp.einsum("BHTK,BHSK->BHTS", _scaled(q_BHTK, self._scale), k_BHSK)
-        return self._read(scores_BHTS, v_BHSK, mask_B1TS, bias_1HTS, deterministic)
+        scores_BHTS = self._scores(q_BHTK, k_BGSK, "BGSK")
+        return self._read(scores_BHTS, v_BGSK, mask_B1TS, bias_1HTS, deterministic)
 
     def remember(self, memory_BSD: jax.Array) -> KeysValues:
         """Returns the keys and values that `recall` attends to."""
@@ -173,12 +183,13 @@ class MultiHeadAttention(nn.Module):
         bias_1H1S: jax.Array | None = None,
     ) -> tuple[jax.Array, KeysValues]:
         """Returns (y_BWD, cache with position `t` written), see `DecoderLayer.step`."""
-        k_BWHK, v_BWHK, q_BWHK = project(x_BWD, self.key, self.value, self.query)
-        key_BHKW, value_BHWK = _lying(k_BWHK, v_BWHK)
+        k_BWGK, v_BWGK, q_BWHK = project(x_BWD, self.key, self.value, self.query)
+        q_BWHK, k_BWGK = self._placed(t, q_BWHK, k_BWGK)
+        key_BGKW, value_BGWK = _lying(k_BWGK, v_BWGK)
         first = t * x_BWD.shape[1]
         cache = KeysValues(
-            jax.lax.dynamic_update_slice_in_dim(cache.key, key_BHKW, first, axis=3),
-            jax.lax.dynamic_update_slice_in_dim(cache.value, value_BHWK, first, axis=2),
+            jax.lax.dynamic_update_slice_in_dim(cache.key, key_BGKW, first, axis=3),
+            jax.lax.dynamic_update_slice_in_dim(cache.value, value_BGWK, first, axis=2),
         )
         return self._recall(q_BWHK, cache, seen_B1WS, bias_1H1S), cache
 
@@ -189,9 +200,25 @@ class MultiHeadAttention(nn.Module):
         mask_B1TS: jax.Array,
         bias_1HTS: jax.Array | None = None,
     ) -> jax.Array:
-        q_BHTK = _scaled(q_BTHK.swapaxes(1, 2), self._scale)
-        scores_BHTS = jnp.einsum("BHTK,BHKS->BHTS", q_BHTK, memory.key)
+        scores_BHTS = self._scores(q_BTHK.swapaxes(1, 2), memory.key, "BGKS")
         return self._read(scores_BHTS, memory.value, mask_B1TS, bias_1HTS, deterministic=True)
+
+    def _placed(self, place_T: jax.Array, *xs: jax.Array) -> tuple[jax.Array, ...]:
+        """Returns queries and keys [B, T, H or G, K] of self-attention at their places in the row."""
+        return tuple(rotary(x, place_T) for x in xs) if self.config.positions == "rotary" else xs
+
+    def _scores(self, q_BHTK: jax.Array, k_BGSK: jax.Array, keys: str) -> jax.Array:
+        """Returns scores_BHTS; `keys` says how the axes of `k_BGSK` lie."""
+        if self.config.attention_score == "additive":
+            k_BGSK = k_BGSK if keys == "BGSK" else k_BGSK.swapaxes(2, 3)
+            return scoring.additive(q_BHTK, k_BGSK, self.score[..., 0].astype(q_BHTK.dtype))
+        return scoring.dot_products(_scaled(self._asked(q_BHTK), self._scale), k_BGSK, keys)
+
+    def _asked(self, q_BHTK: jax.Array) -> jax.Array:
+        """Returns what is multiplied with keys for the queries."""
+        if self.config.attention_score == "general":
+            return scoring.general(q_BHTK, self.score.astype(q_BHTK.dtype))
+        return q_BHTK
 
     @property
     def _scale(self) -> float | None:
@@ -200,7 +227,7 @@ class MultiHeadAttention(nn.Module):
     def _read(
         self,
         scores_BHTS: jax.Array,
-        v_BHSK: jax.Array,
+        v_BGSK: jax.Array,
         mask_B1TS: jax.Array,
         bias_1HTS: jax.Array | None,
         deterministic: bool,
@@ -211,12 +238,12 @@ class MultiHeadAttention(nn.Module):
         flag: `apply(..., mutable="intermediates")`.
         """
         exp_BHTS, sum_BHT1 = exponentials(scores_BHTS, mask_B1TS, bias_1HTS)
-        self.sow("intermediates", "weights", (exp_BHTS / sum_BHT1).astype(v_BHSK.dtype))
-        exp_BHTS = self.dropout(exp_BHTS.astype(v_BHSK.dtype), deterministic)
-        y_BHTK = jnp.einsum("BHTS,BHSK->BHTK", exp_BHTS, v_BHSK) / sum_BHT1
-        return self.out(y_BHTK.astype(v_BHSK.dtype).swapaxes(1, 2))
+        self.sow("intermediates", "weights", (exp_BHTS / sum_BHT1).astype(v_BGSK.dtype))
+        exp_BHTS = self.dropout(exp_BHTS.astype(v_BGSK.dtype), deterministic)
+        y_BHTK = scoring.weighted(exp_BHTS, v_BGSK) / sum_BHT1
+        return self.out(y_BHTK.astype(v_BGSK.dtype).swapaxes(1, 2))
 
 
-def _lying(k_BSHK: jax.Array, v_BSHK: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns (k_BHKS, v_BHSK), as `KeysValues` has them."""
-    return k_BSHK.transpose(0, 2, 3, 1), v_BSHK.swapaxes(1, 2)
+def _lying(k_BSGK: jax.Array, v_BSGK: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns (k_BGKS, v_BGSK), as `KeysValues` has them."""
+    return k_BSGK.transpose(0, 2, 3, 1), v_BSGK.swapaxes(1, 2)

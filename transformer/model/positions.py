@@ -1,4 +1,4 @@
-"""Position signals added to the embeddings (paper, section 3.5), and biases of distances."""
+"""Position signals added to the embeddings (paper, section 3.5), biases of distances, and turned heads."""
 
 import math
 
@@ -44,6 +44,40 @@ FIXED = {
     "sinusoidal_split": sinusoidal_split,
     "sinusoidal_halves": sinusoidal_halves,
 }
+
+
+def rotary(x_BTHK: jax.Array, pos_T: jax.Array) -> jax.Array:
+    """Returns queries or keys turned by their positions (Su et al. 2021, "RoFormer", equation 34).
+
+    The numbers 2i and 2i + 1 of a head are a point in the plane, which position p turns by
+    ``p / 10000**(2i / K)``: the product of a query and a key then depends on their distance alone, so
+    positions may be counted from anywhere.
+
+    Args:
+      x_BTHK: K even.
+      pos_T: int32 positions, or a scalar that all have.
+    """
+    K = x_BTHK.shape[-1]
+    rate_K = 10000.0 ** (-jnp.arange(0, K, 2, dtype=jnp.float32) / K)
+    angle_T1K = pos_T[..., None, None].astype(jnp.float32) * rate_K
+    sin, cos = jnp.sin(angle_T1K), jnp.cos(angle_T1K)
+    even, odd = x_BTHK[..., 0::2], x_BTHK[..., 1::2]
+    turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
+    return turned.reshape(x_BTHK.shape).astype(x_BTHK.dtype)
+
+
+def alibi(num_heads: int, distance_TS: jax.Array) -> jax.Array:
+    """Returns bias_1HTS, float32: a slope for each head times the distance (Press et al. 2022, "ALiBi").
+
+    Of n heads, n a power of two, head i has the slope ``-2**(-8 i / n)``, i from 1. Of other numbers the
+    first heads have the slopes of the next smaller power of two, the others every second one of the next
+    larger power. Keys before and after a query are alike; the mask says which may be seen.
+    """
+    power = 1 << (num_heads.bit_length() - 1)
+    slopes = [2 ** (-8 * i / power) for i in range(1, power + 1)]
+    slopes += [2 ** (-4 * i / power) for i in range(1, 2 * (num_heads - power), 2)]
+    slope_H11 = jnp.array(slopes, jnp.float32)[:, None, None]
+    return -(slope_H11 * jnp.abs(distance_TS))[None]
 
 
 def relative_bias(

@@ -54,17 +54,18 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
     """Returns the floating-point operations of training, per target token.
 
     Only matrix products are counted, [m, k] x [k, n] as 2mnk, and the backward pass as twice the
-    forward one. With D d_model, A the size of all heads (D in the paper), F d_ff, V target pieces,
-    and rows of S source and T target positions (padding and masked scores count: they are
-    computed), the forward pass of a row is
+    forward one. With D d_model, A the size of all heads (D in the paper), A' that of the heads of keys
+    (A in the paper), F d_ff, V target pieces, and rows of S source and T target positions (padding and
+    masked scores count: they are computed), the forward pass of a row is
 
-      encoder layer   8 S D A + 4 S^2 A + 4 S D F
-      decoder layer   8 T D A + 4 T^2 A + 4 T D F     self-attention and feed-forward
-                      + 4 (T + S) D A + 4 T S A       encoder-decoder attention
+      encoder layer   4 S D (A + A') + 4 S^2 A + 4 S D F
+      decoder layer   4 T D (A + A') + 4 T^2 A + 4 T D F    self-attention and feed-forward
+                      + 4 T D A + 4 S D A' + 4 T S A        encoder-decoder attention
       output          2 T D V
 
-    with 6 for the 4 before D F if the network is gated, and the result is three times their sum,
-    over T. Recomputation (`remat`) is not counted.
+    with 6 for the 4 before D F if the network is gated, and 2 A K more for each query if scores are
+    general (K the size of a head); additive scores count as products of the same size. The result is three
+    times their sum, over T. Recomputation (`remat`) is not counted.
 
     Args:
       model: the model.
@@ -72,10 +73,15 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
       target_length: T, positions in a row.
     """
     c = model.config
-    D, A, V, S, T = c.d_model, c.num_heads * c.key_size, model.target_vocab, source_length, target_length
+    D, K, V, S, T = c.d_model, c.key_size, model.target_vocab, source_length, target_length
+    A, A_kv = c.num_heads * K, c.kv_heads * K
     F = c.d_ff * (1.5 if c.gated_feed_forward else 1)
-    encoder_layer = 8 * S * D * A + 4 * S**2 * A + 4 * S * D * F
-    decoder_layer = 8 * T * D * A + 4 * T**2 * A + 4 * T * D * F + 4 * (T + S) * D * A + 4 * T * S * A
+    query = 4 * D * A + (
+        2 * A * K if c.attention_score == "general" else 0
+    )  # and what becomes of its mixture
+    key = 4 * D * A_kv  # and value
+    encoder_layer = S * (query + key) + 4 * S**2 * A + 4 * S * D * F
+    decoder_layer = T * (query + key) + 4 * T**2 * A + 4 * T * D * F + T * query + S * key + 4 * T * S * A
     forward = c.num_encoder_layers * encoder_layer + c.num_decoder_layers * decoder_layer + 2 * T * D * V
     return 3 * forward / T
 
@@ -135,17 +141,18 @@ def _activations(model: Transformer, rows: int, row_length: int, loss_chunk: int
     """Returns the bytes kept for the backward pass, estimated.
 
     Per position, an attention keeps queries, keys, values, their mixture twice, in the order of heads and
-    in that of positions (5 A), the sum before the norm and the normed sum (2 D), and exponentials (H S); a
-    feed-forward network keeps a hidden vector, two if the activation is not relu, two more if gated, the
-    sum and the normed sum (F + 2 D). With `remat` a
-    layer keeps its input, and one layer at a time is whole. The loss keeps the gradients of its inputs,
-    and three arrays of a chunk's logits.
+    in that of positions (3 A + 2 A', A' that of the heads of keys), the sum before the norm and the normed
+    sum (2 D), and exponentials (H S); a feed-forward network keeps a hidden vector, two if the activation is
+    not relu, two more if gated, the sum and the normed sum (F + 2 D). With `remat` a layer keeps its input,
+    and one layer at a time is whole. The loss keeps the gradients of its inputs, and three arrays of a
+    chunk's logits.
     """
     c = model.config
-    D, A, HS = c.d_model, c.num_heads * c.key_size, c.num_heads * row_length
+    D, HS = c.d_model, c.num_heads * row_length
+    A = (3 * c.num_heads + 2 * c.kv_heads) * c.key_size
     hidden = c.d_ff * (1 + (c.activation != "relu") + 2 * c.gated_feed_forward)
-    encoder_layer = 4 * D + 5 * A + hidden + HS
-    decoder_layer = 6 * D + 10 * A + hidden + 2 * HS
+    encoder_layer = 4 * D + A + hidden + HS
+    decoder_layer = 6 * D + 2 * A + hidden + 2 * HS
     if c.remat:
         layers = (c.num_encoder_layers + c.num_decoder_layers) * D + max(encoder_layer, decoder_layer)
     else:

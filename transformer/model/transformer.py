@@ -104,7 +104,9 @@ class Stack(nn.Module):
         return shard(self.dropout(x_BTD, deterministic), "BTD")
 
     def score_bias(self, table_NH: jax.Array | None, distance_TS: jax.Array) -> jax.Array | None:
-        """Returns bias_1HTS that self-attention adds to its scores, from one of `tables`."""
+        """Returns bias_1HTS that self-attention adds to its scores, if it does, from one of `tables`."""
+        if self.config.positions == "alibi":
+            return positions.alibi(self.config.num_heads, distance_TS)
         if table_NH is None:
             return None
         far = self.config.relative_max_distance
@@ -284,8 +286,8 @@ class Transformer(nn.Module):
 
 def empty_cache(config: ModelConfig, batch: int, width: int, length: int) -> tuple[KeysValues, ...]:
     """Returns zeroed decoder keys and values of T = `length` positions for each layer, S = T * W."""
-    H, K, S = config.num_heads, config.key_size, length * width
-    key, value = jnp.zeros((batch, H, K, S), config.dtype), jnp.zeros((batch, H, S, K), config.dtype)
+    G, K, S = config.kv_heads, config.key_size, length * width
+    key, value = jnp.zeros((batch, G, K, S), config.dtype), jnp.zeros((batch, G, S, K), config.dtype)
     return (KeysValues(key, value),) * config.num_decoder_layers
 
 

@@ -101,6 +101,7 @@ def test_parameters_of_other_families() -> None:
         dict(scan_layers=True, num_decoder_layers=2),
         dict(norm="pre", positions="learned", position_offset=2),
         dict(positions="relative", relative_shared=False, norm_type="rms", logits_bias=True),
+        dict(positions="rotary", attention_score="general", num_kv_heads=2),
     ],
 )
 def test_shapes_are_those_of_an_initialised_model(form: dict) -> None:
@@ -110,7 +111,13 @@ def test_shapes_are_those_of_an_initialised_model(form: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", [dict(), dict(gated_feed_forward=True, head_size=24)], ids=["paper", "gated"]
+    "form",
+    [
+        dict(),
+        dict(gated_feed_forward=True, head_size=24),
+        dict(attention_score="general", num_kv_heads=1, positions="none"),
+    ],
+    ids=["paper", "gated", "general_multi_query"],
 )
 def test_forward_flops_are_what_xla_counts(form: dict) -> None:
     model, rows, S, T = Transformer(dataclasses.replace(SMALL, **form), 500, 500), 2, 24, 40

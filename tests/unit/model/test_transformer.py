@@ -125,8 +125,9 @@ def test_packed_and_unpacked_rows_train_alike() -> None:
         dict(),
         dict(norm="pre", positions="learned", attention_bias=True, tied_embeddings="none"),
         *cases.FAMILIES.values(),
+        *cases.MECHANISMS.values(),
     ],
-    ids=["paper", "pre", *cases.FAMILIES],
+    ids=["paper", "pre", *cases.FAMILIES, *cases.MECHANISMS],
 )
 def test_cached_steps_equal_teacher_forcing(choices: dict[str, Any]) -> None:
     """Three different hypotheses a sentence, sources of different lengths."""
