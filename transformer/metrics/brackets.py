@@ -25,9 +25,9 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from transformer.parsing.linear import PUNCTUATION, ROOTS
-from transformer.parsing.trees import Leaf, Tree
+from transformer.parsing.trees import TRACE, Leaf, Tree
 
-_LEFT_OUT_WORDS = PUNCTUATION | {"-NONE-"}
+_LEFT_OUT_WORDS = PUNCTUATION | {TRACE}
 _LEFT_OUT_NODES = _LEFT_OUT_WORDS | ROOTS
 
 

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from transformer.errors import DataError
 
+TRACE = "-NONE-"  # tag of what stands for a word moved or left out
 _ESCAPES = {"(": "-LRB-", ")": "-RRB-"}  # brackets as words, as the Penn Treebank writes them
 _TOKEN = re.compile(
     r"\((?P<tag>[^ \t()]+)[ \t]+(?P<word>[^ \t()]+)[ \t]*\)"  # (NN tree)
@@ -94,7 +95,7 @@ def escaped(word: str) -> str:
     return "".join(_ESCAPES.get(character, character) for character in word)
 
 
-def read_tree(text: str, where: str) -> Tree:
+def read_tree(text: str, where: str, traces: bool = True) -> Tree:
     """Reads one line of brackets: constituents with labels, around words with tags.
 
     The outermost bracket alone may lack a label, as in the Penn Treebank: "( (S ...))". Only spaces and tabs
@@ -103,6 +104,7 @@ def read_tree(text: str, where: str) -> Tree:
     Args:
       text: the line.
       where: file and line, for the message.
+      traces: whether words that nobody said or wrote, tagged -NONE-, may be among the others.
 
     Raises:
       DataError: if it is anything but one whole tree; names the column, counted from 1.
@@ -129,6 +131,8 @@ def read_tree(text: str, where: str) -> Tree:
                 raise _fault(
                     where, column, f"{found[0][:40]!r} has no constituent around it, such as (ROOT ...)"
                 )
+            if found["tag"] == TRACE and not traces:
+                raise _fault(where, column, f"{found[0][:40]!r} is a trace; remove them from the trees first")
             leaves.append(Leaf(found["tag"], found["word"]))
         elif not opened:
             raise _fault(where, column, "')' closes nothing")

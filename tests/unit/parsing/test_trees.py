@@ -63,6 +63,13 @@ def test_faults_name_line_and_column_in_one_line(line, column, what):
     assert "\n" not in str(error.value)
 
 
+def test_traces_only_where_they_may_be():
+    line = "(S (NP (-NONE- *T*-1)) (NN a))"
+    assert str(read_tree(line, "x")) == line
+    with pytest.raises(DataError, match=r"^x, column 8: '\(-NONE- \*T\*-1\)' is a trace"):
+        read_tree(line, "x", traces=False)
+
+
 @pytest.mark.parametrize("line", ["", "  \t "])
 def test_an_empty_line_is_no_tree(line):
     with pytest.raises(DataError, match=r"^x: line 2: is empty, expected a tree"):
