@@ -97,6 +97,7 @@ def test_any_sequence_gives_a_tree_over_the_words():
         tree, repairs = restore(symbols, words)
         assert read_tree(str(tree), "x") == tree  # which nothing but a well-formed tree is
         assert list(tree.words) == words
+        assert restore(linearise(tree, keep_tags=True), words) == (tree, Repairs())  # once is enough
         # What it says is all there is: symbols that need no repair are the tree's own, and those alone.
         assert (linearise(tree, keep_tags=True) == symbols) == (repairs == Repairs())
 

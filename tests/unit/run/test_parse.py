@@ -1,6 +1,8 @@
 """The verb `parse`: trees for sentences, scores for trees; what goes where, and what is refused."""
 
+import io
 import json
+import sys
 
 import pytest
 from unit.parsing.treebank import gum_lines
@@ -78,6 +80,16 @@ def test_a_tree_a_line_in_order_and_nothing_else(translator, parse, tmp_path):
     ]
     assert "3 sentences parsed, 1 tree repaired: 1 missing tags, 2 unclosed\n" in err
     assert translator.options == {"beam_size": 21}
+
+
+def test_from_standard_input_to_standard_output(translator, parse, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"it works .\r\na , b\n")))
+    code, out, err = parse("--model", "m")
+    assert (code, out) == (
+        0,
+        "(ROOT (S (NP (XX it)) (VP (XX works)) (. .)))\n(ROOT (NP (XX a) (XX ,) (XX b)))\n",
+    )
+    assert "2 sentences parsed" in err
 
 
 def test_scores_of_a_model(translator, parse, gold, tmp_path):
