@@ -19,6 +19,7 @@ from transformer.exchange.verb import add_export, add_import, add_push
 from transformer.io.compilation_cache import tell_cache_failures_once
 from transformer.io.standard_error import forgive_standard_error
 from transformer.run.launch import add_launch
+from transformer.run.parse import add_parse, parse
 
 _EPILOG = """exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint, 5 diverged,
 6 another process lost, 75 stopped by SIGTERM and saved, 130 stopped
@@ -118,6 +119,10 @@ def _evaluate(args: argparse.Namespace) -> None:
         evaluate.evaluate_model(args, _decode_options(args))
 
 
+def _parse(args: argparse.Namespace) -> None:
+    parse(args, _decode_options(args))
+
+
 def _average(args: argparse.Namespace) -> None:
     from transformer.run.average import average
 
@@ -164,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_translate(verbs)
     _add_score(verbs)
     _add_evaluate(verbs)
+    _add_parse(verbs)
     _add_average(verbs)
     _add_plot(verbs)
     add_import(verbs)
@@ -304,6 +310,13 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
     p.add_argument("--json", metavar="FILE", help="write the scores there as JSON")
     _add_decode(p)
     p.set_defaults(run=_evaluate)
+
+
+def _add_parse(verbs: argparse._SubParsersAction) -> None:
+    p = add_parse(verbs)
+    _add_model(p, required=False)
+    _add_decode(p)
+    p.set_defaults(run=_parse)
 
 
 def _add_average(verbs: argparse._SubParsersAction) -> None:

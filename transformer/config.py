@@ -127,9 +127,9 @@ class TokenizerConfig:
 class DataConfig:
     """Where sentence pairs come from and how they become batches."""
 
-    kind: Literal["text", "tsv", "tfds", "cldr"] = "text"
+    kind: Literal["text", "tsv", "tfds", "cldr", "trees"] = "text"
     root: str = ""  # folder that relative paths start from; empty: the current one
-    train_source: tuple[str, ...] = ()  # text: one file or several, plain or .gz
+    train_source: tuple[str, ...] = ()  # text: one file or several, plain or .gz; trees: both sides
     train_target: tuple[str, ...] = ()
     train_weights: tuple[float, ...] = ()  # share of each pair of files; empty: by their lines
     dev_source: tuple[str, ...] = ()
@@ -148,6 +148,7 @@ class DataConfig:
     target_language: str = "de"
     cldr_pairs: int = 45_000  # cldr: training pairs to generate
     cldr_seed: int = 0
+    tree_tags: bool = False  # trees: write each word's tag; false: XX, but for punctuation
     invalid_utf8: Literal["error", "skip"] = "error"
     max_ratio: float = 0.0  # drop pairs whose token lengths differ by more than this factor; 0: keep
     subword_dropout: float = 0.0  # probability that a training piece falls into its two parts

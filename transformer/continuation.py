@@ -99,6 +99,7 @@ FIXED = frozenset(
         "data.target_language",
         "data.cldr_pairs",
         "data.cldr_seed",
+        "data.tree_tags",
         "data.invalid_utf8",
         "data.max_ratio",
         "data.subword_dropout",

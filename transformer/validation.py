@@ -134,6 +134,9 @@ def _together(config: "Config") -> Iterator[str]:
     weights, files = data.train_weights, len(data.train_source)
     if weights and (len(weights) != files or not any(weights)):
         yield f"data.train_weights: {weights} for {files} pairs of files; give one each, not all of them 0"
+    for split in ("train", "dev", "test"):
+        if data.kind == "trees" and getattr(data, f"{split}_target"):
+            yield f"data.{split}_target: trees are source and target; name their files in data.{split}_source"
     if run.eval_lines == 0 and run.best_metric not in ("nll", "accuracy"):
         yield (
             f"run.best_metric: '{run.best_metric}' needs translations, but run.eval_lines is 0; "

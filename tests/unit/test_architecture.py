@@ -18,7 +18,7 @@ SOURCES = {
 
 WORDS = {
     *("config", "continuation", "coercion", "validation", "recipes"),
-    *("axes", "errors", "paths", "special_ids"),
+    *("axes", "errors", "parsing", "paths", "special_ids"),
 }
 ROOMS = {"model", "data", "decoding", "training", "io", "metrics"}
 TRADES = {"steps", "inference"}

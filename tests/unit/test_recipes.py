@@ -28,6 +28,7 @@ SIZES = {
     "model.max_length": 32,
     "tokenizer.vocab_size": 40,
     "data.kind": "text",
+    "data.train_weights": "",
     "data.batch_tokens": 128,
     "data.packing_bins": 8,
     "optim.loss_chunk": 64,

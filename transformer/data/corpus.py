@@ -1,4 +1,4 @@
-"""Sentence pairs from text files, TSV, TFDS or the built-in corpus, all read the same way.
+"""Sentence pairs from text files, TSV, TFDS, trees or the built-in corpus, all read the same way.
 
 `open_corpora` gives the named lists of pairs of a split. Each is random access (`corpus[i]`) and
 fast in order (`for pair in corpus`). A pair is (source, target), or None where a side is not UTF-8
@@ -7,7 +7,7 @@ and `data.invalid_utf8` is "skip", so that whoever reads can count what is left 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 from transformer.config import DataConfig
 from transformer.data.files import FileFact
 from transformer.data.lines import LineFile
-from transformer.data.pairs import ListPairs, Pair, Pairs, SomePairs, TextPairs, TsvPairs
+from transformer.data.pairs import ListPairs, Pair, Pairs, SomePairs, TextPairs, TreePairs, TsvPairs
 from transformer.errors import ConfigError, DataError
 
 Split = Literal["train", "dev", "test"]
@@ -74,7 +74,7 @@ def open_corpora(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus
     if not _is_given(data, wanted):
         if wanted != "train":
             return []
-        key = {"text": "train_source", "tsv": "train_tsv", "tfds": "tfds_splits"}[data.kind]
+        key = {"tsv": "train_tsv", "tfds": "tfds_splits"}.get(data.kind, "train_source")
         raise ConfigError(f"config.data.{key}: no training data is named; set it, or config.data.kind=cldr")
     corpora = _OPENERS[data.kind](data, wanted, cache_dir)
     return _hold_out(corpora, data.holdout_lines, keep_train=split == "train") if held_out else corpora
@@ -129,7 +129,7 @@ def _hold_out(corpora: list[Corpus], count: int, *, keep_train: bool) -> list[Co
 
 
 def _is_given(data: DataConfig, split: Split) -> bool:
-    if data.kind == "text":
+    if data.kind in ("text", "trees"):
         return bool(getattr(data, f"{split}_source") or getattr(data, f"{split}_target"))
     if data.kind == "tsv":
         return bool(getattr(data, f"{split}_tsv"))
@@ -147,13 +147,28 @@ def _open_text(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
             f"config.data.{split}_source names {len(sources)} files but config.data.{split}_target "
             f"{len(targets)}; give as many of one as of the other, in the same order"
         )
-    weights = data.train_weights if split == "train" and data.train_weights else [None] * len(sources)
     corpora = []
-    for given, weight in zip(zip(sources, targets, strict=True), weights, strict=True):
+    for given, weight in zip(zip(sources, targets, strict=True), _weights(data, split), strict=True):
         files = _line_file(data, given[0], cache_dir), _line_file(data, given[1], cache_dir)
         pairs = TextPairs(files, given, skip_undecodable=data.invalid_utf8 == "skip")
         corpora.append(Corpus("|".join(given), pairs, weight))
     return corpora
+
+
+def _open_trees(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
+    corpora = []
+    for given, weight in zip(getattr(data, f"{split}_source"), _weights(data, split), strict=True):
+        file = _line_file(data, given, cache_dir)
+        pairs = TreePairs(file, given, data.tree_tags, skip_undecodable=data.invalid_utf8 == "skip")
+        corpora.append(Corpus(given, pairs, weight))
+    return corpora
+
+
+def _weights(data: DataConfig, split: Split) -> Sequence[float | None]:
+    """Returns the share of each file, or pair of files, of a split."""
+    if split == "train" and data.train_weights:
+        return data.train_weights
+    return [None] * len(getattr(data, f"{split}_source"))
 
 
 def _open_tsv(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
@@ -208,6 +223,7 @@ def _open_cldr(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
 
 _OPENERS: Mapping[str, Callable[[DataConfig, Split, Path], list[Corpus]]] = {
     "text": _open_text,
+    "trees": _open_trees,
     "tsv": _open_tsv,
     "tfds": _open_tfds,
     "cldr": _open_cldr,

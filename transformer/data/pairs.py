@@ -1,4 +1,4 @@
-"""Where sentence pairs come from: two files, a file of columns, memory, or some of another source.
+"""Where sentence pairs come from: two files, a file of columns or trees, memory, some of another source.
 
 A pair is (source, target), or None where a side is not UTF-8 and such pairs are to be skipped.
 """
@@ -13,6 +13,8 @@ import numpy as np
 from transformer.data.files import FileFact
 from transformer.data.lines import LineFile, UndecodableError
 from transformer.errors import DataError
+from transformer.parsing.linear import linearise
+from transformer.parsing.trees import read_tree
 
 Pair = tuple[str, str]
 
@@ -67,13 +69,12 @@ class TextPairs:
         return self._source.fact(self._given[0]), self._target.fact(self._given[1])
 
 
-class TsvPairs:
-    """Two columns of a file of tab-separated lines; quotes have no meaning."""
+class _PairedLines:
+    """Pairs that are one line each of one file."""
 
-    def __init__(self, file: LineFile, given: str, columns: tuple[int, int], *, skip_undecodable: bool):
+    def __init__(self, file: LineFile, given: str, *, skip_undecodable: bool):
         self._file = file
         self._given = given
-        self._columns = columns
         self._skip = skip_undecodable
 
     def __len__(self) -> int:
@@ -81,7 +82,7 @@ class TsvPairs:
 
     def __getitem__(self, index: int) -> Pair | None:
         try:
-            return self._split(index, self._file[index])
+            return self._pair(index, self._file[index])
         except UndecodableError:
             if not self._skip:
                 raise
@@ -89,12 +90,23 @@ class TsvPairs:
 
     def __iter__(self) -> Iterator[Pair | None]:
         for index, line in enumerate(self._file.scan(skip_undecodable=self._skip)):
-            yield None if line is None else self._split(index, line)
+            yield None if line is None else self._pair(index, line)
 
     def facts(self) -> tuple[FileFact, ...]:
         return (self._file.fact(self._given),)
 
-    def _split(self, index: int, line: str) -> Pair:
+    def _pair(self, index: int, line: str) -> Pair:
+        raise NotImplementedError
+
+
+class TsvPairs(_PairedLines):
+    """Two columns of a file of tab-separated lines; quotes have no meaning."""
+
+    def __init__(self, file: LineFile, given: str, columns: tuple[int, int], *, skip_undecodable: bool):
+        super().__init__(file, given, skip_undecodable=skip_undecodable)
+        self._columns = columns
+
+    def _pair(self, index: int, line: str) -> Pair:
         cells = line.split("\t")
         source, target = self._columns
         try:
@@ -104,6 +116,18 @@ class TsvPairs:
                 f"{self._file.path}: line {index + 1} has {len(cells)} tab-separated columns, expected at "
                 f"least {max(self._columns) + 1}; mend the line, or config.data.tsv_columns"
             ) from None
+
+
+class TreePairs(_PairedLines):
+    """The words of each tree of a file, and the tree as symbols."""
+
+    def __init__(self, file: LineFile, given: str, keep_tags: bool, *, skip_undecodable: bool):
+        super().__init__(file, given, skip_undecodable=skip_undecodable)
+        self._keep_tags = keep_tags
+
+    def _pair(self, index: int, line: str) -> Pair:
+        tree = read_tree(line, f"{self._file.path}: line {index + 1}", traces=False)
+        return " ".join(tree.words), " ".join(linearise(tree, self._keep_tags))
 
 
 class ListPairs:

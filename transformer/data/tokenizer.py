@@ -15,6 +15,7 @@ from transformer.data.pieces import Pieces
 from transformer.errors import CheckpointError, DataError
 from transformer.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID, SpecialIds
 
+_SPACE = "\u2581"  # what SentencePiece writes for a space, before each word too
 _MANIFEST = "tokenizer.json"
 _MODELS = ("joint.model", "source.model", "target.model")
 _PIECES = ("joint.pieces.json", "source.pieces.json", "target.pieces.json")
@@ -177,18 +178,26 @@ def _side(sides: dict[str, Any], name: str) -> Any:
     return sides.get(name, sides.get("joint"))
 
 
-def train_tokenizer(sources: Iterable[str], targets: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+def train_tokenizer(
+    sources: Iterable[str], targets: Iterable[str], config: TokenizerConfig, symbols: Sequence[str] = ()
+) -> Tokenizer:
     """Trains on the given lines, deterministically.
+
+    Args:
+      sources: lines of the source.
+      targets: lines of the target.
+      config: kind and size of the vocabulary.
+      symbols: words of the target that are one piece each, however rare; counted in the size.
 
     Raises:
       DataError: if the text cannot fill the vocabulary.
     """
     if config.joint:
-        return Tokenizer(_train([*sources, *targets], config, "both sides"))
-    return Tokenizer(_train(sources, config, "source"), _train(targets, config, "target"))
+        return Tokenizer(_train([*sources, *targets], config, "both sides", symbols))
+    return Tokenizer(_train(sources, config, "source"), _train(targets, config, "target", symbols))
 
 
-def _train(lines: Iterable[str], config: TokenizerConfig, side: str) -> bytes:
+def _train(lines: Iterable[str], config: TokenizerConfig, side: str, symbols: Sequence[str] = ()) -> bytes:
     model = io.BytesIO()
     try:
         spm.SentencePieceTrainer.train(
@@ -205,6 +214,7 @@ def _train(lines: Iterable[str], config: TokenizerConfig, side: str) -> bytes:
             unk_id=UNK_ID,
             bos_id=BOS_ID,
             eos_id=EOS_ID,
+            user_defined_symbols=[_SPACE + symbol for symbol in symbols],
             # Longer lines are otherwise skipped without a word.
             max_sentence_length=1 << 24,
             num_threads=1,  # the result depends on the number of threads

@@ -101,6 +101,7 @@ def _check_files(workdir: Workdir, train: Sequence[Corpus], dev: Sequence[Corpus
 
 
 def _tokenizer(config: Config, workdir: Workdir, corpora: Sequence[Corpus], note: Note) -> Tokenizer:
+    of_trees = config.data.kind == "trees"
     of_base = config.init.model and config.init.vocabulary == "base"
     if Tokenizer.exists(workdir.tokenizer):
         tokenizer = Tokenizer.load(workdir.tokenizer)
@@ -123,7 +124,9 @@ def _tokenizer(config: Config, workdir: Workdir, corpora: Sequence[Corpus], note
     if not any(map(str.strip, sources + targets)):
         names = ", ".join(corpus.name for corpus in corpora)
         raise DataError(f"{names}: no usable line to train on; every line is empty or not UTF-8")
-    return train_tokenizer(sources, targets, config.tokenizer)
+    # Brackets with their labels are few, and each is one decision of the model.
+    symbols = sorted({symbol for line in targets for symbol in line.split()}) if of_trees else []
+    return train_tokenizer(sources, targets, config.tokenizer, symbols)
 
 
 def _every_nth(corpora: Sequence[Corpus], n: int) -> Iterator[tuple[str, str] | None]:

@@ -1,0 +1,62 @@
+"""The parsing recipes on stand-in trees: one step, then trees for sentences and a score."""
+
+import random
+
+import pytest
+from tiny_run import ROOT, quickly_compiled
+from unit.parsing.treebank import random_tree
+
+from transformer import cli
+from transformer.io.metrics_file import read_metrics
+from transformer.parsing.trees import TRACE, Tree, read_tree
+
+SIZES = {
+    "model.d_model": 16,
+    "model.d_ff": 32,
+    "model.num_heads": 2,
+    "model.num_encoder_layers": 1,
+    "model.num_decoder_layers": 1,
+    "model.max_length": 32,
+    "tokenizer.vocab_size": 45,
+    "data.batch_tokens": 128,
+    "data.packing_bins": 8,
+    "optim.loss_chunk": 64,
+    "run.num_steps": 1,
+    "decode.beam_size": 2,
+    "decode.max_extra_length": 9,
+}
+
+
+def stand_in(draw: random.Random) -> Tree:
+    tree = random_tree(draw, draw.randint(2, 6))
+    return tree.tagged([leaf.tag.replace(TRACE, "NN") for leaf in tree.leaves])
+
+
+@pytest.mark.parametrize("recipe", ["gum_parsing", pytest.param("gum_parsing_semi", marks=pytest.mark.slow)])
+def test_from_trees_to_trees(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    draw, run = random.Random(12), tmp_path / "run"
+    for split, count in (("train", 60), ("dev", 5), ("test", 5)):
+        lines = (f"{stand_in(draw)}\n" for _ in range(count))
+        (tmp_path / f"{split}.clean.trees.gz").write_text("".join(lines))
+    (tmp_path / "silver.trees").write_text("".join(f"{stand_in(draw)}\n" for _ in range(20)))
+    overrides = {**SIZES, "data.root": tmp_path}
+    with quickly_compiled():
+        arguments = ["train", "--config", f"configs/{recipe}.py", "--workdir", str(run)]
+        assert cli.main([*arguments, *(f"--config.{key}={value}" for key, value in overrides.items())]) == 0
+        records = {record["split"]: record for record in read_metrics(run)}
+        assert 2 < records["train"]["loss"] < 8 and records["dev"]["nll"] < 8  # about log(45) = 3.8
+
+        (tmp_path / "text").write_text("a b ( c\n\nd\n")
+        capsys.readouterr()
+        assert cli.main(["parse", "--model", str(run), "--input", str(tmp_path / "text")]) == 0
+        out, err = capsys.readouterr()
+        first, empty, last, end = out.split("\n")
+        assert (empty, end) == ("", "")
+        assert read_tree(first, "out").words == ("a", "b", "-LRB-", "c")
+        assert read_tree(last, "out").words == ("d",)
+        assert "3 sentences parsed, " in err
+
+        gold = str(tmp_path / "dev.clean.trees.gz")
+        assert cli.main(["parse", "--model", str(run), "--gold", gold, "--gold_tags"]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["all", "5"]
