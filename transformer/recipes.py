@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformer.config import BASE_SECTIONS, PRESETS, Config, default_config, from_config_dict
+from transformer.config import BASE_SECTIONS, PRESETS, Config, default_config
+from transformer.config_mapping import from_config_dict
 from transformer.continuation import FREE
 from transformer.errors import CheckpointError, ConfigError, did_you_mean
 

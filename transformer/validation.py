@@ -3,10 +3,9 @@
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from transformer.config import Config
+from transformer.config import Config
 
 _MAY_BE_NEGATIVE = {"run.eval_lines", "mesh.data", "mesh.fsdp", "mesh.tensor"}
 _FRACTIONS = {  # 0 to below 1
@@ -46,7 +45,7 @@ _POSITIVE = (
 )
 
 
-def find_faults(config: "Config", values: Mapping[str, Any]) -> list[str]:
+def find_faults(config: Config, values: Mapping[str, Any]) -> list[str]:
     """Checks values alone and against each other.
 
     Args:
@@ -85,7 +84,7 @@ def _alone(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}: must not be negative, got {value}"
 
 
-def _together(config: "Config") -> Iterator[str]:
+def _together(config: Config) -> Iterator[str]:
     """Yields what is wrong with values that depend on each other."""
     model, data, run = config.model, config.data, config.run
     if not model.head_size and model.num_heads > 0 and model.d_model % model.num_heads:
@@ -149,7 +148,7 @@ def _together(config: "Config") -> Iterator[str]:
         yield f"mesh: sizes must be above 0 and at most one -1, got {sizes}"
 
 
-def _lora(config: "Config") -> Iterator[str]:
+def _lora(config: Config) -> Iterator[str]:
     """Yields what adapters do not go together with."""
     if not config.init.model:
         yield "lora.rank: adapters need the model that they are added to; set config.init.model"
@@ -159,7 +158,7 @@ def _lora(config: "Config") -> Iterator[str]:
         yield "optim.freeze: with lora.rank only adapters are trained; leave it out"
 
 
-def _relative(config: "Config") -> Iterator[str]:
+def _relative(config: Config) -> Iterator[str]:
     """Yields why distances cannot be put into buckets."""
     model = config.model
     if model.relative_buckets % 4:
@@ -175,7 +174,7 @@ def _relative(config: "Config") -> Iterator[str]:
         )
 
 
-def _cudnn(config: "Config") -> Iterator[str]:
+def _cudnn(config: Config) -> Iterator[str]:
     """Yields what cuDNN's fused attention cannot do."""
     model, key = config.model, "model.attention_implementation: 'cudnn'"
     head = model.head_size or model.d_model // max(model.num_heads, 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from transformer.config import from_config_dict
+from transformer.config_mapping import from_config_dict
 from transformer.inference.translator import Translator
 from transformer.run.train import train
 

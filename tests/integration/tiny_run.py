@@ -16,7 +16,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental.compilation_cache import compilation_cache
 
-from transformer.config import Config, from_config_dict
+from transformer.config import Config
+from transformer.config_mapping import from_config_dict
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,18 +9,8 @@ import pytest
 
 from transformer import cli
 from transformer.coercion import coerce
-from transformer.config import (
-    PRESET_SIZES,
-    PRESETS,
-    Config,
-    DecodeConfig,
-    ModelConfig,
-    default_config,
-    flat,
-    from_config_dict,
-    replace_decode,
-    to_dict,
-)
+from transformer.config import PRESET_SIZES, PRESETS, Config, DecodeConfig, ModelConfig, default_config
+from transformer.config_mapping import flat, from_config_dict, replace_decode, to_dict
 from transformer.errors import ConfigError
 from transformer.recipes import load_config
 from transformer.validation import _FRACTIONS, _MAY_BE_NEGATIVE, _POSITIVE, _SHARES

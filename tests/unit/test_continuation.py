@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from transformer.config import Config, flat
+from transformer.config import Config
+from transformer.config_mapping import flat
 from transformer.continuation import FIXED, FREE
 from transformer.errors import CheckpointError
 from transformer.io.workdir import Workdir

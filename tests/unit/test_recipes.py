@@ -11,7 +11,8 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from transformer import recipes
 from transformer.cli import _parser
-from transformer.config import BASE_SECTIONS, PRESETS, Config, flat, to_dict
+from transformer.config import BASE_SECTIONS, PRESETS, Config
+from transformer.config_mapping import flat, to_dict
 from transformer.errors import ConfigError
 from transformer.io.metrics_file import read_metrics
 from transformer.recipes import load_config

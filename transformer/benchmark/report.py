@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 
 from transformer.benchmark.resources import processor, usable_cores
-from transformer.config import Config, to_dict
+from transformer.config import Config
+from transformer.config_mapping import to_dict
 from transformer.errors import ConfigError
 from transformer.io.workdir import write_json
 

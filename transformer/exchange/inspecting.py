@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from transformer.config import Config, flat
+from transformer.config import Config
+from transformer.config_mapping import flat
 from transformer.data.tokenizer import Tokenizer
 from transformer.exchange.written_vocabularies import pieces
 from transformer.inference.model_directory import LoadedModel, load_model

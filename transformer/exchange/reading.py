@@ -6,7 +6,8 @@ Nothing here imports JAX: what strangers wrote is refused before it is loaded, i
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformer.config import Config, from_config_dict
+from transformer.config import Config
+from transformer.config_mapping import from_config_dict
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError, did_you_mean
 from transformer.exchange.families import FAMILIES, Family

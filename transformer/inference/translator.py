@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from transformer.axes import shard
-from transformer.config import DecodeConfig, replace_decode
+from transformer.config import DecodeConfig
+from transformer.config_mapping import replace_decode
 from transformer.data.tokenizer import Tokenizer
 from transformer.decoding.beam import beam_search
 from transformer.decoding.sampling import sample

@@ -19,7 +19,8 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformer.config import Config, flat, from_config_dict, to_dict
+from transformer.config import Config
+from transformer.config_mapping import flat, from_config_dict, to_dict
 from transformer.continuation import FREE
 from transformer.errors import CheckpointError, UserError
 

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding
 
-from transformer.config import Config, to_dict
+from transformer.config import Config
+from transformer.config_mapping import to_dict
 from transformer.data.encoded import left_out
 from transformer.io.devices import check_attention, check_sizes, make_mesh, row_shards
 from transformer.io.workdir import Workdir

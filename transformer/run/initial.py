@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from transformer.config import BASE_SECTIONS, Config, InitConfig, to_dict
+from transformer.config import BASE_SECTIONS, Config, InitConfig
+from transformer.config_mapping import to_dict
 from transformer.data.languages import with_languages
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError

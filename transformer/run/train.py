@@ -17,7 +17,8 @@ import jax
 from jax.sharding import Mesh
 
 import transformer
-from transformer.config import Config, flat
+from transformer.config import Config
+from transformer.config_mapping import flat
 from transformer.io.allocator import keep_freed_memory
 from transformer.io.devices import check_attention, check_sizes, make_mesh, one_step_at_a_time
 from transformer.io.goodput import Goodput

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from typing import Any
 
-from transformer.config import replace_decode
+from transformer.config_mapping import replace_decode
 from transformer.errors import DataError
 from transformer.inference.model_directory import load_model
 from transformer.inference.scorer import Scorer

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from transformer.benchmark.material import SyntheticCorpus, synthetic_material
-from transformer.config import Config, DataConfig, ModelConfig, TokenizerConfig, from_config_dict
+from transformer.config import Config, DataConfig, ModelConfig, TokenizerConfig
+from transformer.config_mapping import from_config_dict
 from transformer.data.pipeline import training_batches
 from transformer.errors import ConfigError
 

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from transformer.config import Config, TokenizerConfig, from_config_dict
+from transformer.config import Config, TokenizerConfig
+from transformer.config_mapping import from_config_dict
 from transformer.data import encoded as encoded_module
 from transformer.data.corpus import open_corpora
 from transformer.data.encoded import EncodedCorpus, encode_corpus, left_out

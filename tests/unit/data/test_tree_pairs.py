@@ -6,7 +6,8 @@ import random
 import pytest
 from unit.parsing.treebank import random_tree
 
-from transformer.config import DataConfig, TokenizerConfig, from_config_dict
+from transformer.config import DataConfig, TokenizerConfig
+from transformer.config_mapping import from_config_dict
 from transformer.data.corpus import open_corpora
 from transformer.data.tokenizer import Tokenizer, train_tokenizer
 from transformer.errors import ConfigError, DataError

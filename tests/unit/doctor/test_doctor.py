@@ -8,7 +8,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from transformer.config import DataConfig, from_config_dict
+from transformer.config import DataConfig
+from transformer.config_mapping import from_config_dict
 from transformer.doctor import needs
 from transformer.doctor import trial as trials
 from transformer.doctor.checks import check_host, devices, driver, libraries, packages

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import sentencepiece as spm
 
-from transformer.config import from_config_dict
+from transformer.config_mapping import from_config_dict
 from transformer.data.tokenizer import train_tokenizer
 from transformer.io.checkpoint import Checkpoints
 from transformer.io.workdir import Workdir

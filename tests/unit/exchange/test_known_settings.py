@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from transformer.config import from_config_dict
+from transformer.config_mapping import from_config_dict
 from transformer.exchange.families import FAMILIES
 from transformer.exchange.foreign import Foreign
 

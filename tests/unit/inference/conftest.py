@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer.config import from_config_dict
+from transformer.config_mapping import from_config_dict
 from transformer.data.tokenizer import train_tokenizer
 from transformer.inference.model_directory import LoadedModel
 from transformer.model.transformer import Transformer

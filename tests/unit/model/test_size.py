@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from transformer.config import Config, ModelConfig, OptimConfig, from_config_dict
+from transformer.config import Config, ModelConfig, OptimConfig
+from transformer.config_mapping import from_config_dict
 from transformer.data.batch import Batch
 from transformer.model.size import count_parameters, flops_per_token, memory_estimate, parameter_shapes
 from transformer.model.transformer import Transformer

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from transformer.config import Config, from_config_dict
+from transformer.config import Config
+from transformer.config_mapping import from_config_dict
 from transformer.errors import DataError
 from transformer.io.workdir import Workdir
 from transformer.run.prepare import PreparedData, prepare_data
