@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from transformer.config import Config
+from transformer.config import Config, ModelConfig
 
 _MAY_BE_NEGATIVE = {"run.eval_lines", "mesh.data", "mesh.fsdp", "mesh.tensor"}
 _FRACTIONS = {  # 0 to below 1
@@ -87,26 +87,7 @@ def _alone(values: Mapping[str, Any]) -> Iterator[str]:
 def _together(config: Config) -> Iterator[str]:
     """Yields what is wrong with values that depend on each other."""
     model, data, run = config.model, config.data, config.run
-    if not model.head_size and model.num_heads > 0 and model.d_model % model.num_heads:
-        divisor = max(h for h in range(1, model.num_heads) if model.d_model % h == 0)
-        yield (
-            f"model.num_heads: {model.num_heads} heads do not divide d_model {model.d_model}; "
-            f"choose a divisor, for example {divisor}, or set config.model.head_size"
-        )
-    if model.num_kv_heads and model.num_heads > 0 and model.num_heads % model.num_kv_heads:
-        yield (
-            f"model.num_kv_heads: {model.num_kv_heads} heads of keys and values cannot be shared evenly by "
-            f"{model.num_heads} heads of queries; choose a divisor of num_heads (1: multi-query)"
-        )
-    if model.positions == "rotary" and (model.head_size or model.d_model // max(model.num_heads, 1)) % 2:
-        yield "model.positions: 'rotary' turns pairs of numbers; set an even config.model.head_size"
-    if model.positions in ("relative", "alibi", "rotary", "none") and model.position_offset:
-        yield (
-            f"model.position_offset: '{model.positions}' positions have no first one, got "
-            f"{model.position_offset}; set it to 0"
-        )
-    if model.positions.startswith("sinusoidal") and model.d_model % 2:
-        yield f"model.d_model: sinusoidal positions need an even size, got {model.d_model}"
+    yield from _heads_and_positions(model)
     if model.positions == "relative":
         yield from _relative(config)
     if model.attention_implementation == "cudnn":
@@ -146,6 +127,30 @@ def _together(config: Config) -> Iterator[str]:
     sizes = dataclasses.astuple(config.mesh)
     if not all(s == -1 or s > 0 for s in sizes) or sizes.count(-1) > 1:
         yield f"mesh: sizes must be above 0 and at most one -1, got {sizes}"
+
+
+def _heads_and_positions(model: ModelConfig) -> Iterator[str]:
+    """Yields what heads and positions cannot be."""
+    if not model.head_size and model.num_heads > 0 and model.d_model % model.num_heads:
+        divisor = max(h for h in range(1, model.num_heads) if model.d_model % h == 0)
+        yield (
+            f"model.num_heads: {model.num_heads} heads do not divide d_model {model.d_model}; "
+            f"choose a divisor, for example {divisor}, or set config.model.head_size"
+        )
+    if model.num_kv_heads and model.num_heads > 0 and model.num_heads % model.num_kv_heads:
+        yield (
+            f"model.num_kv_heads: {model.num_kv_heads} heads of keys and values cannot be shared evenly by "
+            f"{model.num_heads} heads of queries; choose a divisor of num_heads (1: multi-query)"
+        )
+    if model.positions == "rotary" and (model.head_size or model.d_model // max(model.num_heads, 1)) % 2:
+        yield "model.positions: 'rotary' turns pairs of numbers; set an even config.model.head_size"
+    if model.positions in ("relative", "alibi", "rotary", "none") and model.position_offset:
+        yield (
+            f"model.position_offset: '{model.positions}' positions have no first one, got "
+            f"{model.position_offset}; set it to 0"
+        )
+    if model.positions.startswith("sinusoidal") and model.d_model % 2:
+        yield f"model.d_model: sinusoidal positions need an even size, got {model.d_model}"
 
 
 def _lora(config: Config) -> Iterator[str]:
