@@ -13,10 +13,7 @@ from transformer.io.workdir import Workdir
 
 # Settings of others' searches that ours has not, and what they are when they do nothing.
 _NOT_HERE = {
-    "no_repeat_ngram_size": 0,
     "encoder_no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": 0,
     "repetition_penalty": 1.0,
     "diversity_penalty": 0.0,
     "num_beam_groups": 1,

@@ -87,13 +87,17 @@ def _rows(foreign: Foreign, tensors: Tensors, name: str) -> int:
 def _search(foreign: Foreign) -> dict[str, Any]:
     """Returns fields of `DecodeConfig`."""
     g = foreign.generation
-    for key in ("num_beams", "length_penalty", "early_stopping"):
+    for key in ("num_beams", "length_penalty", "early_stopping", "min_length", "no_repeat_ngram_size"):
         if not isinstance(g.get(key), int | float | str | None):
             foreign.refuse(f"{key}: expected one value, got {shown(g[key])}")
     foreign.check()
+    # New tokens are counted without the decoder's start, and their number overrides the other.
+    new = foreign.id("min_new_tokens", 0)
     return dict(
         beam_size=g.get("num_beams") or 1,
         length_penalty=1.0 if g.get("length_penalty") is None else g["length_penalty"],
+        min_length=new + 1 if new else g.get("min_length") or 0,
+        no_repeat_ngram_size=g.get("no_repeat_ngram_size") or 0,
         rules=EARLY.get(str(g.get("early_stopping") or False), "huggingface"),
     )
 
