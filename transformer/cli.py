@@ -140,6 +140,8 @@ _DECODE = (
     "length_penalty",
     "rules",
     "max_extra_length",
+    "min_length",
+    "no_repeat_ngram_size",
     "temperature",
     "top_k",
     "top_p",
@@ -244,6 +246,12 @@ def _add_decode(p: argparse.ArgumentParser) -> None:
         metavar="N",
         dest="max_extra_length",
         help="longest output: the source's length + N, in tokens",
+    )
+    group.add_argument(
+        "--min_length", type=int, metavar="N", help="shortest output, in tokens with its end mark"
+    )
+    group.add_argument(
+        "--no_repeat_ngram_size", type=int, metavar="N", help="no output has N tokens in a row twice"
     )
     group.add_argument("--temperature", type=float, metavar="T", help="above 0: sample instead of searching")
     group.add_argument("--top_k", type=int, metavar="K", help="sample from the K likeliest pieces only")

@@ -187,6 +187,8 @@ class DecodeConfig:
     length_penalty: float = 0.6  # alpha of ((5 + length) / 6) ** alpha
     rules: SearchRules = "paper"  # of other libraries: length ** alpha, and when to stop
     max_extra_length: int = 50  # longest output: input length + this, in tokens
+    min_length: int = 0  # shortest output, in tokens with the end mark; 0: an end mark may come at once
+    no_repeat_ngram_size: int = 0  # no output has so many tokens in a row twice; 0: it may
     temperature: float = 0.0  # above 0: sample instead of searching
     top_k: int = 0  # sampling: only the k likeliest pieces; 0: all
     top_p: float = 1.0  # sampling: only the likeliest pieces of this total probability

@@ -1,7 +1,6 @@
 """Beam search (paper, section 6.1): a pure function that knows no model."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,13 +9,13 @@ import jax.numpy as jnp
 from transformer.config import SearchRules
 from transformer.decoding.scores import (
     NEVER,
+    Allowed,
     Hypotheses,
     StepFn,
-    begun,
     last_token,
     length_penalty,
     likeliest,
-    may_come,
+    next_token,
 )
 from transformer.decoding.search import search
 
@@ -44,10 +43,7 @@ def beam_search(
     longer: Callable[[Any], Any],
     alpha: float,
     n_best: int | jax.Array,
-    bos_id: int,
-    eos_id: int,
-    forbidden: tuple[int, ...] = (),
-    prefix: tuple[int, ...] = (),
+    allowed: Allowed,
     rules: SearchRules = "paper",
 ) -> Hypotheses:
     """Finds the likeliest outputs by beam search.
@@ -65,10 +61,7 @@ def beam_search(
       longer: gives a cache room for the last of them.
       alpha: exponent of the length penalty.
       n_best: how many outputs are wanted, 1 to W.
-      bos_id: first decoder input.
-      eos_id: end mark.
-      forbidden: ids that are never part of an output.
-      prefix: ids that every output begins with; they are given, so they cost nothing.
+      allowed: which outputs there may be.
       rules: how length counts, when a row ends, and which candidates may end, see `_may_improve`.
 
     Returns:
@@ -91,15 +84,15 @@ def beam_search(
     )
 
     def step(state: _State) -> _State:
-        token_BW = last_token(state.alive_BWT, state.t, bos_id)
+        token_BW = last_token(state.alive_BWT, state.t, allowed.start)
         logits_BWV, cache = step_fn(token_BW, state.t, state.cache, state.ancestor_BWT, state.context)
-        logits_BWV = begun(logits_BWV.astype(jnp.float32), state.t, prefix)
-        possible = partial(may_come, t=state.t, limit_B=state.limit_B, eos_id=eos_id, forbidden=forbidden)
+        hypotheses = state.log_prob_BW, state.alive_BWT, state.t, state.limit_B
+        start_BW, logits_BWV, may_come = next_token(logits_BWV, *hypotheses, allowed)
         # Of 2 W candidates at most W end, so W that go on are always among them.
         count = min(2 * W, W * logits_BWV.shape[-1])
-        top_BC, beam_BC, token_BC = likeliest(state.log_prob_BW, logits_BWV, possible, count)
+        top_BC, beam_BC, token_BC = likeliest(start_BW, logits_BWV, may_come, count)
         ids_BCT = _gather(state.alive_BWT, beam_BC).at[:, :, state.t].set(token_BC)
-        ends_BC = token_BC == eos_id
+        ends_BC = token_BC == allowed.end
         kept_BC = ends_BC & (top_BC > NEVER / 2)  # early on there are fewer candidates than places for them
         kept_BC &= state.open_B[:, None] & ((rules == "paper") | (jnp.arange(count) < W))
         penalty = length_penalty(state.t + 1, alpha, rules)

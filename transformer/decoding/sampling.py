@@ -1,7 +1,6 @@
 """Greedy decoding and sampling: one hypothesis a sentence, one token at a time."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,13 +9,13 @@ import jax.numpy as jnp
 from transformer.config import SearchRules
 from transformer.decoding.scores import (
     NEVER,
+    Allowed,
     Hypotheses,
     StepFn,
-    begun,
     last_token,
     length_penalty,
     likeliest,
-    may_come,
+    next_token,
 )
 from transformer.decoding.search import search
 
@@ -57,17 +56,27 @@ def restrict(log_p_BV: jax.Array, temperature: float, top_k: int, top_p: float) 
     return scaled_BV
 
 
-def _draw(
-    logits_BV: jax.Array,
-    possible: Callable[[jax.Array], jax.Array],
-    key_B: jax.Array,
+def _choose(
+    start_B1: jax.Array,
+    logits_B1V: jax.Array,
+    may_come: Callable[[jax.Array], jax.Array],
+    key_B: jax.Array | None,
     temperature: float,
     top_k: int,
     top_p: float,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns (a random token_B, its log-probability)."""
-    ids_1V = jnp.arange(logits_BV.shape[-1])[None]
-    log_p_BV = jnp.where(possible(ids_1V), jax.nn.log_softmax(logits_BV), NEVER)
+    """Returns (the likeliest token_B or a random one, its log-probability).
+
+    Args:
+      start_B1, logits_B1V, may_come: as for `likeliest`, of hypotheses with log-probability 0.
+      key_B, temperature, top_k, top_p: as in `sample`.
+    """
+    if temperature == 0 or key_B is None:
+        log_p_B1, _, token_B1 = likeliest(start_B1, logits_B1V, may_come, 1)
+        return token_B1[:, 0], log_p_B1[:, 0]
+    ids_11V = jnp.arange(logits_B1V.shape[-1])[None, None]
+    possible_B1V = may_come(ids_11V) & (logits_B1V > NEVER)
+    log_p_BV = jnp.where(possible_B1V, logits_B1V + start_B1[..., None], NEVER)[:, 0]
     token_B = jax.vmap(jax.random.categorical)(key_B, restrict(log_p_BV, temperature, top_k, top_p))
     return token_B, jnp.take_along_axis(log_p_BV, token_B[:, None], axis=1)[:, 0]
 
@@ -82,45 +91,37 @@ def sample(
     lengths: tuple[int, int],
     longer: Callable[[Any], Any],
     alpha: float,
-    bos_id: int,
-    eos_id: int,
+    allowed: Allowed,
     temperature: float = 0.0,
     top_k: int = 0,
     top_p: float = 1.0,
-    forbidden: tuple[int, ...] = (),
-    prefix: tuple[int, ...] = (),
     rules: SearchRules = "paper",
 ) -> Hypotheses:
     """Returns one hypothesis a row: the likeliest token at each step, or a random one.
 
     Args:
-      step_fn, cache, context, limit_B, lengths, longer, alpha, bos_id, eos_id, forbidden, prefix, rules: as
-        in `beam_search`, W = 1.
+      step_fn, cache, context, limit_B, lengths, longer, alpha, allowed, rules: as in `beam_search`, W = 1.
       key_B: a random key for each row, so that its sample does not depend on the others; unused
         at temperature 0.
       temperature, top_k, top_p: see `restrict`; temperature 0 takes the likeliest token (greedy).
     """
 
-    def choose(state: _State, logits_B1V: jax.Array) -> tuple[jax.Array, jax.Array]:
-        possible = partial(may_come, t=state.t, limit_B=state.limit_B, eos_id=eos_id, forbidden=forbidden)
-        if temperature == 0 or state.key_B is None:
-            none_B1 = jnp.zeros((len(logits_B1V), 1))
-            log_p_B1, _, token_B1 = likeliest(none_B1, logits_B1V, possible, 1)
-            return token_B1[:, 0], log_p_B1[:, 0]
-        key_now_B = jax.vmap(jax.random.fold_in, (0, None))(state.key_B, state.t)
-        return _draw(logits_B1V[:, 0], possible, key_now_B, temperature, top_k, top_p)
-
     def step(state: _State) -> _State:
-        token_B1 = last_token(state.ids_B1T, state.t, bos_id)
-        alone_B1T = jnp.zeros_like(state.ids_B1T)  # a beam of one place
-        logits_B1V, cache = step_fn(token_B1, state.t, state.cache, alone_B1T, state.context)
-        token_B, gain_B = choose(state, begun(logits_B1V.astype(jnp.float32), state.t, prefix))
+        t, ids_B1T, key_B = state.t, state.ids_B1T, state.key_B
+        token_B1 = last_token(ids_B1T, t, allowed.start)
+        alone_B1T = jnp.zeros_like(ids_B1T)  # a beam of one place
+        logits_B1V, cache = step_fn(token_B1, t, state.cache, alone_B1T, state.context)
+        nothing_B1 = jnp.zeros(token_B1.shape)
+        following = next_token(logits_B1V, nothing_B1, ids_B1T, t, state.limit_B, allowed)
+        if key_B is not None:
+            key_B = jax.vmap(jax.random.fold_in, (0, None))(key_B, t)
+        token_B, gain_B = _choose(*following, key_B, temperature, top_k, top_p)
         token_B = jnp.where(state.ended_B, 0, token_B).astype(jnp.int32)
         return state._replace(
             t=state.t + 1,
             ids_B1T=state.ids_B1T.at[:, 0, state.t].set(token_B),
             log_prob_B=state.log_prob_B + jnp.where(state.ended_B, 0.0, gain_B),
-            ended_B=state.ended_B | (token_B == eos_id),
+            ended_B=state.ended_B | (token_B == allowed.end),
             length_B=state.length_B + ~state.ended_B,
             cache=cache,
         )

@@ -1,6 +1,7 @@
 """What every way of decoding shares: hypotheses, their scores, what may come next."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +30,26 @@ class Hypotheses(NamedTuple):
     log_prob_BW: jax.Array
 
 
+class Allowed(NamedTuple):
+    """Which outputs there may be.
+
+    Attributes:
+      start: first decoder input.
+      end: end mark.
+      forbidden: ids that are never part of an output.
+      prefix: ids that every output begins with; they are given, so they cost nothing.
+      min_length: no end mark comes before this many tokens, itself counted, unless the limit is reached.
+      no_repeat_ngram_size: so many tokens in a row come once only, see `without_repeats`; 0: more often.
+    """
+
+    start: int
+    end: int
+    forbidden: tuple[int, ...] = ()
+    prefix: tuple[int, ...] = ()
+    min_length: int = 0
+    no_repeat_ngram_size: int = 0
+
+
 def length_penalty(length: jax.Array | int, alpha: float, rules: SearchRules = "paper") -> jax.Array:
     """Returns ``((5 + length) / 6) ** alpha`` (Wu et al. 2016, equation 14; the paper's section 6.1).
 
@@ -47,15 +68,69 @@ def last_token(ids_BWT: jax.Array, t: jax.Array, bos_id: int) -> jax.Array:
     return jnp.where(t == 0, bos_id, previous_BW)
 
 
-def may_come(
-    token: jax.Array, t: jax.Array, limit_B: jax.Array, eos_id: int, forbidden: tuple[int, ...]
-) -> jax.Array:
+def next_token(
+    logits_BWV: jax.Array,
+    log_prob_BW: jax.Array,
+    ids_BWT: jax.Array,
+    t: jax.Array,
+    limit_B: jax.Array,
+    allowed: Allowed,
+) -> tuple[jax.Array, jax.Array, Callable[[jax.Array], jax.Array]]:
+    """Returns what `likeliest` takes: (start_BW, logits_BWV, may_come).
+
+    Args:
+      logits_BWV: of the token at position `t`, as the model has them.
+      log_prob_BW: log-probabilities of the hypotheses.
+      ids_BWT: the hypotheses so far.
+      t: scalar int32.
+      limit_B: longest output of each row.
+      allowed: which outputs there may be; what has no probability takes none from the others.
+    """
+    logits_BWV = _begun(logits_BWV.astype(jnp.float32), t, allowed.prefix)
+    start_BW = log_prob_BW - jax.nn.logsumexp(logits_BWV, axis=-1)
+    if allowed.no_repeat_ngram_size:
+        logits_BWV = without_repeats(logits_BWV, ids_BWT, t, limit_B, allowed)
+    return start_BW, logits_BWV, partial(_may_come, t=t, limit_B=limit_B, allowed=allowed)
+
+
+def _may_come(token: jax.Array, t: jax.Array, limit_B: jax.Array, allowed: Allowed) -> jax.Array:
     """Returns whether tokens [B or 1, ...] may come at position `t` of each row, [B, ...]."""
     must_end_B = (t + 1 >= limit_B).reshape(-1, *(1,) * (token.ndim - 1))
-    return ~jnp.isin(token, jnp.array(forbidden, jnp.int32)) & (~must_end_B | (token == eos_id))
+    ends = token == allowed.end
+    possible = ~jnp.isin(token, jnp.array(allowed.forbidden, jnp.int32)) & (~must_end_B | ends)
+    if allowed.min_length:
+        possible &= must_end_B | ~ends | (t + 1 >= allowed.min_length)
+    return possible
 
 
-def begun(logits_BWV: jax.Array, t: jax.Array, prefix: tuple[int, ...]) -> jax.Array:
+def without_repeats(
+    logits_BWV: jax.Array, ids_BWT: jax.Array, t: jax.Array, limit_B: jax.Array, allowed: Allowed
+) -> jax.Array:
+    """Returns the logits, `NEVER` for tokens that would end an n-gram which the hypothesis has already.
+
+    As in Hugging Face's processor of that name, the first decoder input is part of the hypothesis, and
+    neither what outputs begin with nor the end mark at the limit is banned.
+
+    Args: as for `next_token`.
+    """
+    (B, W, T), n = ids_BWT.shape, allowed.no_repeat_ngram_size
+    count = T + 2 - n  # n-grams of the longest hypothesis
+    if count < 1:
+        return logits_BWV
+    seen_BWT = jnp.concatenate([jnp.full_like(ids_BWT[..., :1], allowed.start), ids_BWT], axis=2)
+    banned_BWC = jnp.broadcast_to(jnp.arange(count) + n <= t + 1, (B, W, count))
+    for i in range(n - 1):
+        last_BW1 = jnp.take(seen_BWT, jnp.maximum(t + 2 - n + i, 0), axis=2)[..., None]
+        banned_BWC &= seen_BWT[..., i : i + count] == last_BW1
+    token_BWC = seen_BWT[..., n - 1 :]
+    must_end_B11 = (t + 1 >= limit_B)[:, None, None]
+    banned_BWC &= (t >= len(allowed.prefix)) & ~(must_end_B11 & (token_BWC == allowed.end))
+    token_BWC = jnp.where(banned_BWC, token_BWC, logits_BWV.shape[-1])  # beyond the last one: dropped
+    place = jnp.arange(B)[:, None, None], jnp.arange(W)[None, :, None], token_BWC
+    return logits_BWV.at[place].set(NEVER, mode="drop")
+
+
+def _begun(logits_BWV: jax.Array, t: jax.Array, prefix: tuple[int, ...]) -> jax.Array:
     """Returns the logits; where `t` is in the prefix, with all probability on its token."""
     ids_V = jnp.arange(logits_BWV.shape[-1])
     for place, token in enumerate(prefix):
@@ -70,7 +145,7 @@ def _block(V: int) -> int:
 
 
 def likeliest(
-    log_prob_BW: jax.Array, logits_BWV: jax.Array, may_come: Callable[[jax.Array], jax.Array], k: int
+    start_BW: jax.Array, logits_BWV: jax.Array, may_come: Callable[[jax.Array], jax.Array], k: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the k likeliest continuations of each row's hypotheses, as one `jax.lax.top_k` would.
 
@@ -78,8 +153,8 @@ def likeliest(
     in those k blocks whose largest values are the largest.
 
     Args:
-      log_prob_BW: log-probabilities of the hypotheses.
-      logits_BWV: of their next tokens.
+      start_BW: makes log-probabilities of hypotheses with one more token of the logits, when added.
+      logits_BWV: of that token.
       may_come: tells of tokens [B or 1, ...] which may, bool [B, ...]; the others have `NEVER`.
       k: 1 to W * V.
 
@@ -94,7 +169,6 @@ def likeliest(
         token = number % width
         return jnp.where(may_come(token), x, jnp.where(token < V, NEVER, -jnp.inf))
 
-    start_BW = log_prob_BW - jax.nn.logsumexp(logits_BWV, axis=-1)
     padded_BWV = jnp.pad(logits_BWV, ((0, 0), (0, 0), (0, width - V)), constant_values=-jnp.inf)
     blocks_BMN = padded_BWV.reshape(B, -1, block)
     M = blocks_BMN.shape[1]

@@ -38,6 +38,7 @@ _OF_SEARCH = (
     "num_beams",
     "early_stopping",
     "length_penalty",
+    "min_length",
     "no_repeat_ngram_size",
     "bad_words_ids",
     "forced_bos_token_id",
@@ -180,12 +181,15 @@ def _generation(loaded: LoadedModel, origin: Mapping[str, Any]) -> dict[str, Any
     """Returns generation_config.json: what an imported model came with, and what differs from it now."""
     said, config = origin.get("generation", {}), origin.get("config", {})
     kept = {key: said[key] for key in said if key in _OF_SEARCH or key not in config}
+    kept.pop("min_new_tokens", None)  # is in min_length, which it would override
     special, decode = loaded.tokenizer.special, loaded.config.decode
     words = {ours: word for word, ours in EARLY.items()}
     early = words.get(decode.rules, "False")
     wanted: dict[str, Any] = {
         "num_beams": decode.beam_size,
         "early_stopping": early if early == "never" else early == "True",
+        "min_length": decode.min_length,
+        "no_repeat_ngram_size": decode.no_repeat_ngram_size,
         **ids_of(special),
     }
     if decode.rules != "paper":
@@ -197,6 +201,7 @@ def _generation(loaded: LoadedModel, origin: Mapping[str, Any]) -> dict[str, Any
     if not origin:
         wanted |= {"max_length": loaded.config.model.max_length, "forced_eos_token_id": special.end}
     defaults = {"num_beams": 1, "early_stopping": False, "length_penalty": 1.0}
+    defaults |= {"min_length": 0, "no_repeat_ngram_size": 0}
     differ = {
         k: v for k, v in wanted.items() if v != (kept[k] if kept.get(k) is not None else defaults.get(k))
     }

@@ -39,7 +39,10 @@ class Foreign:
         self._unwritten = unwritten
         self.reasons: list[str] = []
         if not self.has("config.json"):
-            raise CheckpointError(f"{folder}: has no config.json; give a folder that save_pretrained wrote")
+            raise CheckpointError(
+                f"{folder}: has no config.json; give a folder that save_pretrained wrote, or read Marian's "
+                "own files with `transformer import marian`"
+            )
         self.config = self.json("config.json")
         self.generation = {**self.config, **self.optional_json("generation_config.json")}
         self.tokenizer = self.optional_json("tokenizer_config.json")

@@ -1,4 +1,4 @@
-"""From a folder of transformers to one of ours."""
+"""From a folder of transformers, or of Marian, to one of ours."""
 
 import shutil
 from collections.abc import Callable
@@ -6,20 +6,20 @@ from pathlib import Path
 
 from transformer.errors import CheckpointError
 from transformer.exchange.foreign import shown
-from transformer.exchange.reading import read_model
+from transformer.exchange.marian import read_marian
+from transformer.exchange.reading import ForeignModel, read_model
 from transformer.io.checkpoint_folder import complete_steps
 from transformer.io.workdir import Workdir
 
-# Settings of transformers' search that ours has not, and what they are when they do nothing.
+# Settings of others' searches that ours has not, and what they are when they do nothing.
 _NOT_HERE = {
-    "no_repeat_ngram_size": 0,
     "encoder_no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": 0,
     "repetition_penalty": 1.0,
     "diversity_penalty": 0.0,
     "num_beam_groups": 1,
     "do_sample": False,
+    "word-penalty": 0.0,
+    "shortlist": [],
 }
 
 
@@ -42,10 +42,27 @@ def import_hf(
     Raises:
       CheckpointError: if it cannot be read, or with all reasons why our model cannot be that one.
     """
+    _import(lambda: read_model(Path(source), languages, allow_pickle), target, note)
+
+
+def import_marian(source: str | Path, target: str | Path, note: Callable[[str], None] = print) -> None:
+    """Makes a model directory of a folder with Marian's own files.
+
+    Args:
+      source: that folder, with model.npz, vocabularies, and decoder.yml if there is one.
+      target, note: as for `import_hf`.
+
+    Raises:
+      CheckpointError: if it cannot be read, or with all reasons why our model cannot be that one.
+    """
+    _import(lambda: read_marian(Path(source)), target, note)
+
+
+def _import(read: Callable[[], ForeignModel], target: str | Path, note: Callable[[str], None]) -> None:
     workdir = Workdir(target)
     if workdir.config_file.exists() or complete_steps(workdir.checkpoints):
         raise CheckpointError(f"{target}: holds a run already; choose another --to, or remove it")
-    found = read_model(Path(source), languages, allow_pickle)
+    found = read()
     from transformer.exchange.placing import place_model  # needs JAX, which hostile folders do not come to
 
     fresh = not workdir.root.exists()

@@ -1,4 +1,4 @@
-"""Our parameters' paths -> the names that transformers' models have for them."""
+"""Our parameters' paths -> the names that transformers' models, and Marian, have for them."""
 
 import re
 from collections.abc import Mapping
@@ -47,6 +47,25 @@ _T5 = {
 }
 _T5_OTHERS = {"shared/embedding": "shared.weight", "output/embedding": "lm_head.weight"}
 
+_MARIAN = {
+    "self_attention": "self",
+    "cross_attention": "context",
+    "feed_forward": "ffn",
+    "self_attention_norm": "self_Wo",
+    "cross_attention_norm": "context_Wo",
+    "feed_forward_norm": "ffn_ffn",
+    "final_norm": "top",
+    "embedding_norm": "emb",
+}
+_OF_MARIAN = {"query": "q", "key": "k", "value": "v", "out": "o", "wi": "1", "wo": "2"}
+_MARIAN_OTHERS = {
+    "shared/embedding": "Wemb",
+    "source/embedding": "encoder_Wemb",
+    "target/embedding": "decoder_Wemb",
+    "output/embedding": "decoder_ff_logit_out_Wt",
+    "logits_bias": "decoder_ff_logit_out_b",
+}
+
 
 def bart_name(path: str, model: Mapping[str, Any]) -> str:
     """Returns the name in Marian's, M2M100's, BART's and mBART's state.
@@ -84,6 +103,20 @@ def t5_name(path: str, model: Mapping[str, Any]) -> str:
         layer = "0" if model.get("relative_shared", True) else "{layer}"
         return f"{stack}.block.{layer}.layer.0.SelfAttention.relative_attention_bias.weight"
     return f"{stack}.{_translated(rest, _T5)}"
+
+
+def marian_name(path: str, model: Mapping[str, Any]) -> str:
+    """Returns the name in Marian's own files, whose layers are counted from 1."""
+    if path in _MARIAN_OTHERS:
+        return _MARIAN_OTHERS[path]
+    stack, *layer, part, leaf = path.replace("/layer_", "/").split("/")
+    if len(layer) == 2:  # of attention or a feed-forward network
+        number, sublayer = layer
+        letter = "W" if leaf == "kernel" else "b"
+        return f"{stack}_l{int(number) + 1}_{_MARIAN[sublayer]}_{letter}{_OF_MARIAN[part]}"
+    before = part == "embedding_norm" or (model["norm"] == "pre" and layer)
+    where = f"{stack}_l{int(layer[0]) + 1}" if layer else stack
+    return f"{where}_{_MARIAN[part]}_ln_{leaf}{'_pre' if before else ''}"
 
 
 def _translated(path: str, words: Mapping[str, str]) -> str:

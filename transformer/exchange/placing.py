@@ -42,9 +42,9 @@ def place_model(found: ForeignModel, workdir: Workdir) -> int:
 
 def _match(found: ForeignModel, shapes: Any) -> dict[str, list[str]]:
     """Returns {our path: their names}; what is missing, left over or of another size is refused."""
-    foreign, family, tensors = found.foreign, found.family, found.tensors
+    foreign, tensors = found.foreign, found.tensors
     model = dataclasses.asdict(found.config.model)
-    names = all_names(family.name, model, shapes)
+    names = all_names(found.name, model, shapes)
     if "logits_bias" in names and names["logits_bias"][0] not in tensors:
         names["logits_bias"] = []  # zeros, as for their classes
     for path, wanted in jax.tree_util.tree_leaves_with_path(shapes):
@@ -58,7 +58,7 @@ def _match(found: ForeignModel, shapes: Any) -> dict[str, list[str]]:
     known = {name for listed in names.values() for name in listed}
     if missing := known - set(tensors):
         foreign.refuse(f"tensors that are missing: {words(missing)}")
-    left = {name for name in tensors if name not in known and not family.derived(name, model)}
+    left = {name for name in tensors if name not in known and not found.derived(name, model)}
     if left:
         foreign.refuse(f"tensors that our model has no place for: {words(left)}")
     foreign.check()

@@ -3,6 +3,7 @@
 Nothing here imports JAX: what strangers wrote is refused before it is loaded, in little time and memory.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError, did_you_mean
 from transformer.exchange.families import FAMILIES, Family
 from transformer.exchange.foreign import Foreign, shown
-from transformer.exchange.tensors import Tensors
+from transformer.exchange.tensors import Tensors, folder_tensors
 
 # Our rules of the search by their early_stopping.
 EARLY = {"False": "huggingface", "True": "huggingface_early", "never": "huggingface_never"}
@@ -23,8 +24,8 @@ class ForeignModel(NamedTuple):
 
     Attributes:
       foreign: its settings.
-      kind: of its model, a key of `FAMILIES`.
-      family: that one.
+      kind: of its model: a key of `FAMILIES`, or "marian-nmt".
+      name, derived: see `Family`.
       tensors: its numbers, not read yet.
       tokenizer: ours.
       config: ours.
@@ -32,7 +33,8 @@ class ForeignModel(NamedTuple):
 
     foreign: Foreign
     kind: str
-    family: Family
+    name: Callable[[str, Mapping[str, Any]], str]
+    derived: Callable[[str, Mapping[str, Any]], bool]
     tensors: Tensors
     tokenizer: Tokenizer
     config: Config
@@ -55,7 +57,7 @@ def read_model(
             f"{source}: model_type '{kind}' is not one that can be imported{did_you_mean(kind, FAMILIES)}"
         )
     family = FAMILIES[kind]
-    tensors = Tensors(foreign, family.prefix, allow_pickle)
+    tensors = folder_tensors(foreign, family.prefix, allow_pickle)
     model = family.model(foreign, _own_output(family, tensors))
     foreign.check()
     joint = model["tied_embeddings"] in ("all", "inputs")
@@ -63,7 +65,8 @@ def read_model(
     rows = [_rows(foreign, tensors, family.name(f"{table}/embedding", model)) for table in tables]
     foreign.check()
     tokenizer = family.tokenizer(foreign, (rows[0], rows[1]), languages)
-    return ForeignModel(foreign, kind, family, tensors, tokenizer, _config(foreign, model, tokenizer))
+    config = configuration(foreign, model, _search(foreign), tokenizer)
+    return ForeignModel(foreign, kind, family.name, family.derived, tensors, tokenizer, config)
 
 
 def _own_output(family: Family, tensors: Tensors) -> bool:
@@ -82,18 +85,34 @@ def _rows(foreign: Foreign, tensors: Tensors, name: str) -> int:
     return tensors.shape(name)[0]
 
 
-def _config(foreign: Foreign, model: dict[str, Any], tokenizer: Tokenizer) -> Config:
-    """Returns the configuration; faults of it are reasons, too."""
+def _search(foreign: Foreign) -> dict[str, Any]:
+    """Returns fields of `DecodeConfig`."""
     g = foreign.generation
-    for key in ("num_beams", "length_penalty", "early_stopping"):
+    for key in ("num_beams", "length_penalty", "early_stopping", "min_length", "no_repeat_ngram_size"):
         if not isinstance(g.get(key), int | float | str | None):
             foreign.refuse(f"{key}: expected one value, got {shown(g[key])}")
     foreign.check()
-    decode = dict(
+    # New tokens are counted without the decoder's start, and their number overrides the other.
+    new = foreign.id("min_new_tokens", 0)
+    return dict(
         beam_size=g.get("num_beams") or 1,
         length_penalty=1.0 if g.get("length_penalty") is None else g["length_penalty"],
+        min_length=new + 1 if new else g.get("min_length") or 0,
+        no_repeat_ngram_size=g.get("no_repeat_ngram_size") or 0,
         rules=EARLY.get(str(g.get("early_stopping") or False), "huggingface"),
     )
+
+
+def configuration(
+    foreign: Foreign, model: dict[str, Any], decode: dict[str, Any], tokenizer: Tokenizer
+) -> Config:
+    """Returns the configuration; faults of it are reasons, too.
+
+    Args:
+      foreign: takes reasons.
+      model, decode: fields of `ModelConfig` and `DecodeConfig`.
+      tokenizer: ours.
+    """
     joint = model["tied_embeddings"] in ("all", "inputs")
     sizes = dict(vocab_size=tokenizer.target_vocab, joint=joint)
     row = max(model["max_length"], Config().data.batch_tokens)

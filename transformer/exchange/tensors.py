@@ -19,26 +19,9 @@ DTYPES = ("F32", "F16", "BF16")  # what widens to float32 exactly
 class Tensors:
     """All tensors of a folder by name."""
 
-    def __init__(self, foreign: Foreign, prefix: str = "", allow_pickle: bool = False):
-        """Opens the files; of safetensors only the headers are read.
-
-        Args:
-          foreign: the folder.
-          prefix: comes before all names if it is before none.
-          allow_pickle: PyTorch's files are read where there are no safetensors.
-
-        Raises:
-          CheckpointError: if there are none, or they are damaged.
-        """
-        self._tensors: dict[str, Any] = {}  # StoredTensor or PickledTensor
-        paths, reader = _paths(foreign, allow_pickle)
-        for path in paths:
-            found = reader(path)
-            if twice := self._tensors.keys() & found.keys():
-                raise CheckpointError(f"{path}: tensor '{min(twice)}' is in another file too; get both anew")
-            self._tensors.update(found)
-        if not any(name.startswith(prefix) for name in self._tensors):
-            self._tensors = {prefix + name: tensor for name, tensor in self._tensors.items()}
+    def __init__(self, tensors: Mapping[str, Any]):
+        """Takes them, not read yet: each a StoredTensor, PickledTensor or MarianTensor."""
+        self._tensors = tensors
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -69,6 +52,29 @@ class Tensors:
     def same(self, one: str, other: str) -> bool:
         """Returns whether two tensors hold the same bits."""
         return bool(self._tensors[one].same(self._tensors[other]))
+
+
+def folder_tensors(foreign: Foreign, prefix: str = "", allow_pickle: bool = False) -> Tensors:
+    """Opens the files that transformers wrote; of safetensors only the headers are read.
+
+    Args:
+      foreign: the folder.
+      prefix: comes before all names if it is before none.
+      allow_pickle: PyTorch's files are read where there are no safetensors.
+
+    Raises:
+      CheckpointError: if there are none, or they are damaged.
+    """
+    tensors: dict[str, Any] = {}
+    paths, reader = _paths(foreign, allow_pickle)
+    for path in paths:
+        found = reader(path)
+        if twice := tensors.keys() & found.keys():
+            raise CheckpointError(f"{path}: tensor '{min(twice)}' is in another file too; get both anew")
+        tensors.update(found)
+    if not any(name.startswith(prefix) for name in tensors):
+        tensors = {prefix + name: tensor for name, tensor in tensors.items()}
+    return Tensors(tensors)
 
 
 def _paths(foreign: Foreign, allow_pickle: bool) -> tuple[list[Path], Callable[[Path], Mapping[str, Any]]]:

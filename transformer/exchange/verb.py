@@ -13,15 +13,18 @@ def add_import(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     p = verbs.add_parser(
         "import",
         help="a model of another library",
-        description="Makes a model directory of a folder that save_pretrained of transformers wrote.",
+        description="Makes a model directory of what save_pretrained of transformers wrote, or Marian.",
     )
-    p.add_argument("form", choices=("hf",), help="whose: hf, Hugging Face's transformers")
+    p.add_argument(
+        "form", choices=("hf", "marian"), help="whose: hf, Hugging Face's transformers; marian, Marian-NMT"
+    )
     p.add_argument(
         "--from",
         dest="source",
         required=True,
         metavar="DIR",
-        help="folder with config.json and model.safetensors, or a name on the Hub",
+        help="hf: folder with config.json and model.safetensors, or a name on the Hub; marian: folder with "
+        "model.npz and its vocabularies",
     )
     p.add_argument("--to", dest="target", required=True, metavar="DIR", help="folder of the new model")
     p.add_argument("--source_language", default="", metavar="CODE", help="for models that need it")
@@ -36,10 +39,17 @@ def add_import(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 
 def _import(args: argparse.Namespace) -> None:
+    from transformer.errors import ConfigError
     from transformer.exchange.hub import local_folder
-    from transformer.exchange.importing import import_hf
+    from transformer.exchange.importing import import_hf, import_marian
 
     languages = args.source_language, args.target_language
+    if args.form == "marian":
+        if any(languages) or args.allow_pickle:
+            raise ConfigError(
+                "--source_language, --target_language, --allow_pickle: are for hf, not for marian"
+            )
+        return import_marian(args.source, args.target, say)
     folder = local_folder(args.source, args.allow_pickle)
     import_hf(folder, args.target, languages, args.allow_pickle, say)
 

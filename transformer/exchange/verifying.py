@@ -60,7 +60,9 @@ def verify(loaded: LoadedModel, runtime: Runtime, lines: Sequence[str]) -> str:
     if not lines:
         raise CheckpointError(f"--verify: no line has {longest // 2} tokens or fewer; give shorter ones")
     extra = min(loaded.config.decode.max_extra_length, longest - max(map(len, sources)))
-    options = dict(beam_size=1, temperature=0.0, max_extra_length=extra)
+    # The models are compared: rules of the search, which others count in other ways, are off.
+    rules = dict(min_length=0, no_repeat_ngram_size=0)
+    options = dict(beam_size=1, temperature=0.0, max_extra_length=extra, **rules)
     ours = Translator.of(loaded).translate(lines, **options)
     theirs = _texts(loaded, runtime, sources, extra)
     same = sum(a == b for a, b in zip(ours, theirs, strict=True))
@@ -145,6 +147,7 @@ def transformers_runtime(folder: Path, title: str, pad: int, start: int) -> Runt
     def greedy(sources: Ids, limit: int) -> Ids:
         ids = torch.tensor(sources)
         options = dict(attention_mask=torch.ones_like(ids), num_beams=1, do_sample=False)
+        options |= dict(min_length=0, min_new_tokens=None, no_repeat_ngram_size=0)
         with torch.no_grad():
             return model.generate(ids, max_new_tokens=limit, max_length=None, **options)[:, 1:].tolist()
 

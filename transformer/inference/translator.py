@@ -18,7 +18,7 @@ from transformer.config_mapping import replace_decode
 from transformer.data.tokenizer import Tokenizer
 from transformer.decoding.beam import beam_search
 from transformer.decoding.sampling import sample
-from transformer.decoding.scores import Hypotheses, length_penalty
+from transformer.decoding.scores import Allowed, Hypotheses, length_penalty
 from transformer.errors import ConfigError
 from transformer.inference.batches import OneAtATime, batches, bucket, num_rows, on_mesh, padded
 from transformer.inference.model_directory import LoadedModel, load_model
@@ -243,14 +243,13 @@ def _decode_batch(
         return model.apply({"params": params}, *inputs, method="decode_step")
 
     context = source, seg_BS
+    rules = decode.min_length, decode.no_repeat_ngram_size
+    allowed = Allowed(model.start_id, special.end, special.forbidden, special.target_prefix, *rules)
     shared: dict[str, Any] = dict(
         lengths=lengths,
         longer=partial(longer_cache, width=W, length=max_length),
         alpha=decode.length_penalty,
-        bos_id=model.start_id,
-        eos_id=special.end,
-        forbidden=special.forbidden,
-        prefix=special.target_prefix,
+        allowed=allowed,
         rules=decode.rules,
     )
     if greedy:

@@ -11,13 +11,14 @@ from step_functions import BOS, EOS, Recurrent, longer, output
 
 from transformer.decoding.beam import beam_search
 from transformer.decoding.sampling import sample
-from transformer.decoding.scores import NEVER, likeliest
+from transformer.decoding.scores import NEVER, Allowed, likeliest
 
 V, ROWS = 5, 6
 LETTERS = tuple(i for i in range(V) if i not in (BOS, EOS))  # BOS is forbidden
 LIMITS = (5, 4, 5, 2, 3, 1)
 LENGTHS = (2, 5)  # of the cache
 ALPHAS = (0.0, 0.6, 3.0, -0.5)
+PLAIN = Allowed(BOS, EOS, (BOS,))
 
 
 def penalty(length: int, alpha: float) -> float:
@@ -34,17 +35,33 @@ def every_output(model: Recurrent, row: int, limit: int) -> dict[tuple[int, ...]
     return every
 
 
+def may_follow(ids: tuple, limit: int, allowed: Allowed) -> list[int]:
+    """All tokens that may come behind `ids`."""
+    if len(ids) < len(allowed.prefix):
+        return [allowed.prefix[len(ids)]]
+    if len(ids) == limit - 1:
+        return [EOS]
+    n, found = allowed.no_repeat_ngram_size, []
+    for token in set(range(V)) - set(allowed.forbidden):
+        whole = (allowed.start, *ids, token)
+        earlier = {whole[i : i + n] for i in range(len(whole) - n)}
+        too_short = token == EOS and len(ids) + 1 < allowed.min_length
+        if not too_short and not (n and whole[-n:] in earlier):
+            found.append(token)
+    return found
+
+
 def simple_beam(
-    model: Recurrent, row: int, limit: int, width: int, alpha: float
+    model: Recurrent, row: int, limit: int, width: int, alpha: float, allowed: Allowed = PLAIN
 ) -> list[tuple[float, tuple]]:
     """(score, output) of all that a beam of `width` comes across, the best first; never stops early."""
     alive, finished = [(0.0, ())], []
     for t in range(limit):
         found = [
-            (total + step[token], (*ids, token))
+            (total + step[token] * (t >= len(allowed.prefix)), (*ids, token))
             for total, ids in alive
             for step in [model.log_probs(row, ids)]
-            for token in ((EOS,) if t == limit - 1 else (*LETTERS, EOS))
+            for token in may_follow(ids, limit, allowed)
         ]
         found = sorted(found, reverse=True)[: 2 * width]
         finished += [(total / penalty(t + 1, alpha), ids) for total, ids in found if ids[-1] == EOS]
@@ -52,16 +69,24 @@ def simple_beam(
     return sorted(finished, reverse=True)
 
 
-def huggingface_beam(model, row: int, limit: int, width: int, alpha: float, rules: str) -> list:
+def huggingface_beam(
+    model: Recurrent,
+    row: int,
+    limit: int,
+    width: int,
+    alpha: float,
+    rules: str,
+    allowed: Allowed = PLAIN,
+) -> list:
     """(score, output) of one row as transformers' `_beam_search` finds them, with Python lists."""
     alive, finished = [(0.0, ())], []
     for t in range(limit):
         found = sorted(
             (
-                (total + step[token], (*ids, token))
+                (total + step[token] * (t >= len(allowed.prefix)), (*ids, token))
                 for total, ids in alive
                 for step in [model.log_probs(row, ids)]
-                for token in ((EOS,) if t == limit - 1 else (*LETTERS, EOS))
+                for token in may_follow(ids, limit, allowed)
             ),
             reverse=True,
         )[: 2 * width]
@@ -93,9 +118,7 @@ def search(model):
             longer=partial(longer, width=width, length=LENGTHS[-1]),
             alpha=alpha,
             n_best=n_best,
-            bos_id=BOS,
-            eos_id=EOS,
-            forbidden=(BOS,),
+            allowed=PLAIN,
             rules=rules,
         )
 
@@ -153,7 +176,7 @@ def test_rules_of_hugging_face(model, search, rules, alpha):
 def test_what_every_output_begins_with_is_given(model):
     """Beam search and greedy decoding go on from it as if it had been free."""
     prefix, alpha = (4, 2), 0.6
-    shared = dict(lengths=LENGTHS, alpha=alpha, bos_id=BOS, eos_id=EOS, forbidden=(BOS,), prefix=prefix)
+    shared = dict(lengths=LENGTHS, alpha=alpha, allowed=Allowed(BOS, EOS, (BOS,), prefix))
     limits, enlarge = jnp.full(ROWS, 5), partial(longer, length=LENGTHS[-1])
     wide, narrow = model.start(27, LENGTHS[0]), model.start(1, LENGTHS[0])
     beam = dict(beam_size=27, n_best=3, longer=partial(enlarge, width=27))
@@ -201,7 +224,7 @@ def test_a_beam_of_one_is_at_least_as_good_as_greedy(model, search):
     """It also keeps end marks that were not the likeliest token, so it may be better."""
     found = search(1, 0.0, 1)
     enlarge = partial(longer, width=1, length=LENGTHS[-1])
-    fixed = dict(lengths=LENGTHS, longer=enlarge, alpha=0.0, bos_id=BOS, eos_id=EOS, forbidden=(BOS,))
+    fixed = dict(lengths=LENGTHS, longer=enlarge, alpha=0.0, allowed=PLAIN)
     greedy = jax.jit(lambda start, limit_B: sample(model.step, *start, limit_B, None, **fixed))(
         model.start(1, LENGTHS[0]), jnp.array(LIMITS)
     )
@@ -227,8 +250,8 @@ def test_the_likeliest_are_those_of_one_sort(W, V, k):
 
         logits_BWV = jnp.float32(logits_BWV)
         found = likeliest(jnp.asarray(start_BW), logits_BWV, may_come, k)
-        start_BW1 = (start_BW - jax.nn.logsumexp(logits_BWV, axis=-1))[..., None]
-        total_BN = (np.where(allowed_BV[:, None], logits_BWV, NEVER) + start_BW1).reshape(4, -1)
+        total_BWV = np.where(allowed_BV[:, None], logits_BWV, NEVER) + start_BW[..., None]
+        total_BN = total_BWV.reshape(4, -1)
         order_BK = np.argsort(-total_BN, axis=1, kind="stable")[:, :k]
         np.testing.assert_allclose(found[0], np.take_along_axis(total_BN, order_BK, axis=1), rtol=1e-6)
         np.testing.assert_array_equal(found[1] * V + found[2], order_BK)

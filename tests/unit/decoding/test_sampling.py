@@ -9,6 +9,7 @@ import pytest
 from step_functions import BOS, EOS, Recurrent, longer, output
 
 from transformer.decoding.sampling import restrict, sample
+from transformer.decoding.scores import Allowed
 
 LOGITS = np.array([9.0, 0.3, 2.0, 1.4, 1.1, -0.5, 0.8])  # BOS, which is forbidden, looks best
 DRAWS = 20_000
@@ -51,7 +52,7 @@ def test_samples_have_the_probabilities_that_were_asked_for(keys, choice):
         return jnp.broadcast_to(jnp.float32(LOGITS), (*token_B1.shape, len(LOGITS))), cache
 
     fixed = dict(lengths=(1, 2), longer=lambda cache: cache, alpha=0.0)
-    fixed |= dict(bos_id=BOS, eos_id=EOS, forbidden=(BOS,))
+    fixed |= dict(allowed=Allowed(BOS, EOS, (BOS,)))
     found = jax.jit(lambda limit_B, keys: sample(step, (), (), limit_B, keys, **fixed, **choice))(
         jnp.full(DRAWS, 2), keys
     )
@@ -92,10 +93,8 @@ def run(model):
             lengths=(2, 6),
             longer=partial(longer, width=1, length=6),
             alpha=alpha,
-            bos_id=BOS,
-            eos_id=EOS,
+            allowed=Allowed(BOS, EOS, (BOS,)),
             temperature=temperature,
-            forbidden=(BOS,),
         )
 
     def call(seed, temperature=1.0, alpha=0.0, rows=slice(None)):

@@ -113,14 +113,43 @@ def test_a_model_in_parts(tmp_path):
         np.testing.assert_array_equal(x, two[path])
 
 
+def with_settings(folder: Path, **settings: Any) -> Path:
+    """Adds to a folder's config.json."""
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    return folder
+
+
 def test_rules_of_the_search_that_are_not_ours_are_told(tmp_path, capsys):
     folder = plain_folder.write_bart(tmp_path / "from", ["t h", "th e"])
-    settings = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(settings | {"no_repeat_ngram_size": 3, "min_length": 0}))
+    with_settings(folder, repetition_penalty=1.2, diversity_penalty=0.0)
     assert cli.main(["import", "hf", "--from", str(folder), "--to", str(tmp_path / "to")]) == 0
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 2
-    assert "no_repeat_ngram_size=3: our search has no such rules" in err and "min_length" not in err
+    assert "repetition_penalty=1.2: our search has no such rules" in err and "diversity_penalty" not in err
+
+
+def test_rules_of_the_search_come_along_and_go_back(tmp_path):
+    folder = plain_folder.write_bart(tmp_path / "from", ["t h", "th e"])
+    with_settings(folder, min_length=56, no_repeat_ngram_size=3, num_beams=5)
+    said: list[str] = []
+    import_hf(folder, tmp_path / "ours", note=said.append)
+    decode = load_model(tmp_path / "ours").config.decode
+    assert (decode.min_length, decode.no_repeat_ngram_size, decode.beam_size) == (56, 3, 5)
+    assert len(said) == 1
+    assert cli.main(["export", "hf", "--model", str(tmp_path / "ours"), "--to", str(tmp_path / "back")]) == 0
+    back = json.loads((tmp_path / "back/generation_config.json").read_text())
+    assert (back["min_length"], back["no_repeat_ngram_size"], back["num_beams"]) == (56, 3, 5)
+
+
+def test_new_tokens_are_counted_without_the_start(tmp_path):
+    """As in transformers, where it overrides the other setting."""
+    folder = plain_folder.write_bart(tmp_path / "from", ["t h", "th e"])
+    with_settings(folder, min_length=56, min_new_tokens=7)
+    import_hf(folder, tmp_path / "ours", note=quiet)
+    assert load_model(tmp_path / "ours").config.decode.min_length == 8
+    with_settings(folder, min_new_tokens=[7])
+    assert "min_new_tokens: expected one" in refused(folder, tmp_path / "other")
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["tokenizer.json", "vocab.json and merges.txt"])

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import marian_folder
 import plain_folder
 import pytest
 
 from transformer.errors import CheckpointError, UserError
 from transformer.exchange import vocabularies
 from transformer.exchange.importing import import_hf
+from transformer.exchange.marian import read_marian
 from transformer.exchange.reading import read_model
 from transformer.exchange.safetensors_file import stored_tensors
 from transformer.exchange.trial import try_sentencepiece
@@ -187,7 +189,9 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     return content
 
 
-def swallow(folder: Path, sound: Path, count: int, seed: int) -> tuple[int, float]:
+def swallow(
+    folder: Path, sound: Path, read: Callable[[Path], Any], count: int, seed: int
+) -> tuple[int, float]:
     """Reads a folder with one file after the other mutated.
 
     Returns:
@@ -201,7 +205,7 @@ def swallow(folder: Path, sound: Path, count: int, seed: int) -> tuple[int, floa
         (folder / name).write_bytes(mutated((sound / name).read_bytes(), rng))
         began = time.perf_counter()
         try:
-            read_model(folder)
+            read(folder)
         except CheckpointError as error:
             refused += 1
             assert "\n" not in str(error) and len(str(error)) < 4000, error
@@ -213,10 +217,11 @@ def swallow(folder: Path, sound: Path, count: int, seed: int) -> tuple[int, floa
     return refused, slowest
 
 
-SOUND: dict[str, Callable[[Path], Path]] = {
+SOUND: dict[str, Callable[[Path], Any]] = {
     "marian": plain_folder.write,
     "bart": lambda folder: plain_folder.write_bart(folder, ["t h", "th e"]),
     "bart_whole": lambda folder: plain_folder.write_bart(folder, ["t h", "th e"], whole=True),
+    "marian_nmt": marian_folder.write,
 }
 
 
@@ -230,8 +235,9 @@ def test_mutated_folders(tmp_path, monkeypatch, kind, count):
     """No crash, no hang, no traceback; damaged SentencePiece models meet a process of their own."""
     once = functools.cache(lambda content: try_sentencepiece(tmp_path / "spm", content))
     monkeypatch.setattr(vocabularies, "try_sentencepiece", lambda path, content: once(content))
-    sound = SOUND[kind](tmp_path / "sound")
-    read_model(sound)
-    refused, slowest = swallow(tmp_path / "mutated", sound, count, seed=count)
+    sound, read = tmp_path / "sound", read_marian if kind == "marian_nmt" else read_model
+    SOUND[kind](sound)
+    read(sound)
+    refused, slowest = swallow(tmp_path / "mutated", sound, read, count, seed=count)
     assert refused > count / 3  # what is left is sound, or differs where nobody reads
     assert slowest < 5

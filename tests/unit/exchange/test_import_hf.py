@@ -104,21 +104,31 @@ def test_logits(case: Case) -> None:
 
 
 @pytest.mark.parametrize("beams", [1, 4])
-def test_outputs_token_for_token(case: Case, beams: int) -> None:
+@pytest.mark.parametrize(
+    "rules", [{}, dict(min_length=12, no_repeat_ngram_size=2)], ids=["plain", "long, without repeats"]
+)
+def test_outputs_token_for_token(case: Case, beams: int, rules: dict[str, int]) -> None:
     lines = hf_folders.sentences(100, seed=12)
     end = case.ours.tokenizer.special.end
     batch = case.tokenizer(lines, return_tensors="pt", padding=True)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ids = case.theirs.generate(**batch, num_beams=beams, max_length=LONGEST, do_sample=False)
+        ids = case.theirs.generate(**batch, num_beams=beams, max_length=LONGEST, do_sample=False, **rules)
     rows = [row[1:] for row in ids.tolist()]
     # At the limit rules differ: those are compared that come to an end of their own.
     expected = {i: row[: row.index(end) + 1] for i, row in enumerate(rows) if end in row[: LONGEST - 2]}
     assert len(expected) > 50
     assert len({tuple(row) for row in expected.values()}) > 20
+    assert min(map(len, expected.values())) >= rules.get("min_length", 0)
     tokenizer = copy.copy(case.ours.tokenizer)
     tokenizer.decode_target = lambda rows: [" ".join(map(str, ids.tolist())) for ids in rows]
     translator = Translator.of(dataclasses.replace(case.ours, tokenizer=tokenizer))
-    texts = translator.translate(lines, beam_size=beams, max_extra_length=LONGEST)
-    found = [[int(i) for i in text.split()] for text in texts]
-    assert {i: found[i][: found[i].index(end) + 1] for i in expected} == expected
+    options = dict(beam_size=beams, max_extra_length=LONGEST, **rules)
+    found = translator.translate_n_best(lines, n_best=beams, **options)
+    same = 0
+    for i, ids in expected.items():
+        scores = {tuple(int(x) for x in t.text.split())[: t.length]: t.score for t in found[i]}
+        # Of two outputs with the same score, rounding chooses.
+        assert scores[tuple(ids)] == pytest.approx(found[i][0].score, abs=1e-5)
+        same += next(iter(scores)) == tuple(ids)
+    assert same >= len(expected) - 1

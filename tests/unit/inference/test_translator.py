@@ -1,5 +1,6 @@
 """Text in, text out: order, neighbours, lines of all kinds; outputs against the model teacher forced."""
 
+import itertools
 import random
 
 import jax
@@ -65,6 +66,14 @@ def test_the_n_best_are_sorted_and_their_scores_are_over_the_penalty(translator,
         for t in best:
             assert t.score == pytest.approx(t.log_prob / ((5 + t.length) / 6) ** 0.6, abs=1e-4)
             assert t.length == len(t.text.replace("⁇", "x").split()) + 1
+
+
+def test_shortest_outputs_and_pairs_that_come_once(translator):
+    lines = [line for line in LINES if len(line.split()) > 7][:3]
+    rules = dict(min_length=9, no_repeat_ngram_size=2)
+    for (best,) in translator.translate_n_best(lines, n_best=1, **rules):
+        pairs = list(itertools.pairwise(best.text.split()))
+        assert len(pairs) == len(set(pairs)) and best.length >= 9
 
 
 @pytest.mark.parametrize("batch_size", [1, 16])
