@@ -5,6 +5,7 @@ is one line and an exit code (see errors.py), never a traceback.
 """
 
 import argparse
+import dataclasses
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 from transformer import __version__
 from transformer.benchmark.verb import add_benchmark
+from transformer.config import DecodeConfig
 from transformer.doctor.verb import add_doctor
 from transformer.errors import UserError, did_you_mean
 from transformer.exchange.inspect_verb import add_diff, add_inspect
@@ -135,24 +137,10 @@ def _plot(args: argparse.Namespace) -> None:
     plot(args.model, args.source)
 
 
-_DECODE = (
-    "beam_size",
-    "length_penalty",
-    "rules",
-    "max_extra_length",
-    "min_length",
-    "no_repeat_ngram_size",
-    "temperature",
-    "top_k",
-    "top_p",
-    "seed",
-    "batch_size",
-)
-
-
 def _decode_options(args: argparse.Namespace) -> dict[str, int | float | str]:
     """Returns the search options that were given; the others are the run's own."""
-    return {name: value for name in _DECODE if (value := getattr(args, name)) is not None}
+    names = [field.name for field in dataclasses.fields(DecodeConfig)]
+    return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -81,7 +81,7 @@ def their_tensors(params: Any, names: Mapping[str, list[str]]) -> dict[str, np.n
             array = array.T
         elif ours == "logits_bias":
             array = array[None]
-        elif letters == "HK":
+        elif letters in ("HK", "GK"):
             array = array.reshape(-1)
         parts = array if ours.endswith("relative_bias") else [array]
         found.update(zip(names[ours], map(np.ascontiguousarray, parts), strict=True))

@@ -86,9 +86,10 @@ def check_sizes(mesh_shape: Mapping[str, int], model: ModelConfig, vocabularies:
     sizes = [
         ("D", "config.model.d_model", model.d_model),
         ("H", "config.model.num_heads", model.num_heads),
-        ("G", "config.model.num_kv_heads", model.kv_heads),
         ("F", "config.model.d_ff", model.d_ff),
     ]
+    if model.num_kv_heads:
+        sizes.append(("G", "config.model.num_kv_heads", model.num_kv_heads))
     for pieces in sorted(set(vocabularies.values())):
         sides = " and ".join(side for side, n in vocabularies.items() if n == pieces)
         sizes.append(("V", f"config.tokenizer.vocab_size: {sides} vocabulary", pieces))

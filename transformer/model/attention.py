@@ -117,11 +117,11 @@ class Projection(nn.Module):
         return project(x, self)[0]
 
 
-def project(x: jax.Array, *projections: Projection) -> tuple[jax.Array, ...]:
-    """Returns what each of the projections, all with the same letters, makes of `x`."""
+def project(x: jax.Array, *projections: Projection, together: bool = False) -> tuple[jax.Array, ...]:
+    """Returns what each of the projections, with inputs of the same letters, makes of `x`; see `products`."""
     dtype = jnp.dtype(projections[0].config.dtype)
     kernels = [p.kernel.astype(dtype) for p in projections]
-    ys = products(x.astype(dtype), kernels, projections[0].letters)
+    ys = products(x.astype(dtype), kernels, projections[0].letters, together)
     return tuple(y + p.bias.astype(dtype) if p.use_bias else y for y, p in zip(ys, projections, strict=True))
 
 
@@ -183,7 +183,7 @@ class MultiHeadAttention(nn.Module):
         bias_1H1S: jax.Array | None = None,
     ) -> tuple[jax.Array, KeysValues]:
         """Returns (y_BWD, cache with position `t` written), see `DecoderLayer.step`."""
-        k_BWGK, v_BWGK, q_BWHK = project(x_BWD, self.key, self.value, self.query)
+        k_BWGK, v_BWGK, q_BWHK = project(x_BWD, self.key, self.value, self.query, together=True)
         q_BWHK, k_BWGK = self._placed(t, q_BWHK, k_BWGK)
         key_BGKW, value_BGWK = _lying(k_BWGK, v_BWGK)
         first = t * x_BWD.shape[1]
