@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy_positions import distances, positions, rotate
+from reference.numpy_positions import distances, positions, rotate
 
 Array = np.ndarray
 Params = Mapping[str, Array]
