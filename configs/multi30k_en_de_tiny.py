@@ -38,12 +38,11 @@ def get_config() -> ConfigDict:
         config.data[f"{split}_source"] = (f"{name}.lc.norm.tok.en.gz",)
         config.data[f"{split}_target"] = (f"{name}.lc.norm.tok.de.gz",)
     config.data.subword_dropout = 0.1
-    config.data.subword_dropout_epochs = 60  # of 80
     config.optim.learning_rate = 0.004
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 800
     config.optim.clip_norm = 1.0
-    config.run.num_steps = 10_000
+    config.run.num_steps = 12_000
     config.run.save_every = 125
     config.run.keep_latest = 10
     config.run.bleu_tokenize = "none"
