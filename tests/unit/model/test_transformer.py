@@ -239,7 +239,8 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters() -> None:
 
 def test_every_parameter_has_exactly_one_sharding_rule() -> None:
     used = set()
-    forms = [dict(), dict(norm="pre", positions="learned", attention_bias=True), *cases.FAMILIES.values()]
+    forms = [dict(), dict(norm="pre", positions="learned", attention_bias=True)]
+    forms += [*cases.FAMILIES.values(), *cases.MECHANISMS.values()]
     for tied, scan, form in itertools.product(("all", "target", "none"), (False, True), forms):
         config = cases.model_config(**{**form, "tied_embeddings": tied, "scan_layers": scan})
         shapes = parameter_shapes(cases.build(config))
