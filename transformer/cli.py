@@ -20,6 +20,7 @@ from transformer.exchange.inspect_verb import add_diff, add_inspect
 from transformer.exchange.verb import add_export, add_import, add_push
 from transformer.io.compilation_cache import tell_cache_failures_once
 from transformer.io.standard_error import forgive_standard_error
+from transformer.run.attend import add_attend, attend
 from transformer.run.launch import add_launch
 from transformer.run.parse import add_parse, parse
 
@@ -162,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_parse(verbs)
     _add_average(verbs)
     _add_plot(verbs)
+    _add_attend(verbs)
     add_import(verbs)
     add_export(verbs)
     add_push(verbs)
@@ -338,3 +340,9 @@ def _add_plot(verbs: argparse._SubParsersAction) -> None:
     p.add_argument("--model", required=True, metavar="DIR", help="folder of a run")
     p.add_argument("--source", metavar="TEXT", help="sentence whose attention is drawn; default: a dev line")
     p.set_defaults(run=_plot)
+
+
+def _add_attend(verbs: argparse._SubParsersAction) -> None:
+    p = add_attend(verbs)
+    _add_model(p)
+    p.set_defaults(run=attend)

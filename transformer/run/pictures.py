@@ -116,10 +116,7 @@ def attention_heat_maps(
     path: Path,
     title: str = "Cross-attention",
 ) -> None:
-    """Draws the cross-attention of the last layer: one panel a head, and their mean.
-
-    A target piece is a row, a source piece a column; all panels share one colour scale from 0 to the
-    largest weight. Characters that no installed font has are drawn as boxes, and the picture says so.
+    """Draws the cross-attention of the last layer: one panel a head, and their mean; see `heat_maps`.
 
     Args:
       weights: attention weights [H, T, S], or [L, H, T, S] of which the last layer is drawn.
@@ -131,37 +128,65 @@ def attention_heat_maps(
     Raises:
       ValueError: if the weights are not of these shapes.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     weights_HTS = np.asarray(weights, np.float32)
     if weights_HTS.ndim == 4:
         weights_HTS = weights_HTS[-1]
-    size_T, size_S = len(target_pieces), len(source_pieces)
-    if weights_HTS.ndim != 3 or weights_HTS.shape[1:] != (size_T, size_S) or not weights_HTS.size:
-        raise ValueError(
-            f"attention: expected weights [H, {size_T}, {size_S}] or [L, H, {size_T}, {size_S}] for "
-            f"{size_T} target and {size_S} source pieces, got shape {np.shape(weights)}"
-        )
     panels = [(f"head {i + 1}", head_TS) for i, head_TS in enumerate(weights_HTS)]
     panels += [(f"mean of {len(panels)} heads", weights_HTS.mean(axis=0))] if len(panels) > 1 else []
     columns = math.ceil(math.sqrt(len(panels)))
-    fonts, num_missing = _fonts_for("".join([*source_pieces, *target_pieces, title]))
+    heat_maps(panels, columns, (source_pieces, "source"), (target_pieces, "target"), path, title)
+
+
+def heat_maps(
+    panels: Sequence[tuple[str, np.ndarray]],
+    columns: int,
+    keys: tuple[Sequence[str], str],
+    queries: tuple[Sequence[str], str],
+    path: Path,
+    title: str,
+) -> None:
+    """Draws attention weights as heat maps beside and below one another.
+
+    A query is a row of a map, a key a column; all maps share one colour scale from 0 to the largest
+    weight. Characters that no installed font has are drawn as boxes, and the picture says so.
+
+    Args:
+      panels: heading and weights_TS of each map.
+      columns: maps beside one another.
+      keys, queries: the S and the T pieces, and what they are called at the axes.
+      path: the PNG file to write.
+      title: heading of the picture.
+
+    Raises:
+      ValueError: if the weights are not of these shapes.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    size_T, size_S = len(queries[0]), len(keys[0])
+    wrong = [np.shape(weights) for _, weights in panels if np.shape(weights) != (size_T, size_S)]
+    if wrong or not panels or not size_T * size_S:
+        raise ValueError(
+            f"attention: expected weights [{size_T}, {size_S}] for {size_T} queries and {size_S} keys, "
+            f"got {wrong[0] if wrong else 'none'}"
+        )
+    fonts, num_missing = _fonts_for("".join([*keys[0], *queries[0], title]))
     rows = math.ceil(len(panels) / columns)
-    figsize, fontsize = _heat_map_size(rows, columns, source_pieces, target_pieces)
+    figsize, fontsize = _heat_map_size(rows, columns, keys[0], queries[0])
     figure = Figure(figsize=figsize, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     style = {"family": fonts, "parse_math": False}  # a "$" in a piece is a dollar, not mathematics
+    largest = max(float(np.max(weights)) for _, weights in panels)
     for number, (name, weights_TS) in enumerate(panels):
         panel = axes[number]
-        image = panel.imshow(weights_TS, cmap="Blues", vmin=0, vmax=float(weights_HTS.max()))
+        image = panel.imshow(weights_TS, cmap="Blues", vmin=0, vmax=largest)
         _frame(panel, name, fontsize)
         if number + columns >= len(panels):  # else the panel below has the labels
-            panel.set_xlabel("source")
-            panel.set_xticks(range(size_S), source_pieces, rotation=90, **style)
+            panel.set_xlabel(keys[1])
+            panel.set_xticks(range(size_S), keys[0], rotation=90, **style)
         if number % columns == 0:  # else the panel to the left has them
-            panel.set_ylabel("target")
-            panel.set_yticks(range(size_T), target_pieces, **style)
+            panel.set_ylabel(queries[1])
+            panel.set_yticks(range(size_T), queries[0], **style)
     for unused in axes[len(panels) :]:
         unused.remove()
     figure.suptitle(title, fontsize=14, **style)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformer.data.corpus import open_corpora
 from transformer.errors import ConfigError
-from transformer.inference.attention_maps import cross_attention
+from transformer.inference.attention_maps import attention_maps
 from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.inference.translator import Translator
 from transformer.io.metrics_file import read_metrics
@@ -23,12 +23,11 @@ def plot(model: str, source: str | None) -> list[Path]:
     loaded = load_model(model)
     sentence = source if source is not None else _example(loaded, Workdir(root))
     translation = Translator.of(loaded).translate([sentence])[0]
-    weights, source_pieces, target_pieces = cross_attention(loaded, sentence, translation)
+    cross = attention_maps(loaded, sentence, translation)["cross"]
     pictures = [root / "learning_curve.png", root / "attention.png"]
     learning_curve(read_metrics(root), pictures[0])
-    attention_heat_maps(
-        weights, source_pieces, target_pieces, pictures[1], "Encoder-decoder attention, last layer"
-    )
+    title = "Encoder-decoder attention, last layer"
+    attention_heat_maps(cross.weights_LHTS, cross.keys, cross.queries, pictures[1], title)
     for picture in pictures:
         print(picture)
     return pictures

@@ -1,35 +1,52 @@
-"""Attention weights of the cross-attention, captured from the forward pass."""
+"""Attention weights, captured from the forward pass."""
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from transformer.errors import DataError
-from transformer.inference.attention_maps import cross_attention
+from transformer.inference.attention_maps import AttentionMap, alignment, attention_maps, by_words, words
+from transformer.model.attention import MultiHeadAttention
 
 SOURCE, TARGET = "ant bee cat dog", "gnu hen"
+SOURCE_PIECES, TARGET_PIECES = ["▁ant", "▁bee", "▁cat", "▁dog", "</s>"], ["▁gnu", "▁hen", "</s>"]
 
 
 @pytest.fixture(scope="module")
 def maps(loaded):
-    return cross_attention(loaded, SOURCE, TARGET)
+    return attention_maps(loaded, SOURCE, TARGET)
 
 
-def test_rows_are_target_pieces_columns_source_pieces_with_end_marks(maps):
-    weights_LHTS, source, target = maps
-    assert source == ["▁ant", "▁bee", "▁cat", "▁dog", "</s>"]
-    assert target == ["▁gnu", "▁hen", "</s>"]
-    assert weights_LHTS.shape == (2, 2, 3, 5)
-    assert weights_LHTS.dtype == np.float32
-    np.testing.assert_allclose(weights_LHTS.sum(axis=-1), 1, atol=1e-5)
+def cross(loaded, target=TARGET):
+    return attention_maps(loaded, SOURCE, target)["cross"].weights_LHTS
+
+
+def test_rows_and_columns_are_pieces_with_end_marks(maps):
+    assert {kind: (found.queries, found.keys) for kind, found in maps.items()} == {
+        "encoder": (SOURCE_PIECES, SOURCE_PIECES),
+        "decoder": (["<s>", "▁gnu", "▁hen"], ["<s>", "▁gnu", "▁hen"]),
+        "cross": (TARGET_PIECES, SOURCE_PIECES),
+    }
+    shapes = {kind: found.weights_LHTS.shape for kind, found in maps.items()}
+    assert shapes == {"encoder": (1, 2, 5, 5), "decoder": (2, 2, 3, 3), "cross": (2, 2, 3, 5)}
+    for found in maps.values():
+        assert found.weights_LHTS.dtype == np.float32
+        np.testing.assert_allclose(found.weights_LHTS.sum(axis=-1), 1, atol=1e-5)
+
+
+def test_the_decoder_sees_nothing_later(maps):
+    assert not np.triu(maps["decoder"].weights_LHTS, 1).any()
+    assert np.triu(maps["encoder"].weights_LHTS, 1).any()
 
 
 def test_a_row_belongs_to_the_prediction_of_its_piece(loaded, maps):
     """So it depends on the pieces before its own, not on its own."""
-    other = cross_attention(loaded, SOURCE, "gnu fox")[0]
-    np.testing.assert_allclose(other[:, :, :2], maps[0][:, :, :2], atol=1e-6)
-    assert np.abs(other[:, :, 2] - maps[0][:, :, 2]).max() > 1e-3
+    other = cross(loaded, "gnu fox")
+    np.testing.assert_allclose(other[:, :, :2], maps["cross"].weights_LHTS[:, :, :2], atol=1e-6)
+    assert np.abs(other[:, :, 2] - maps["cross"].weights_LHTS[:, :, 2]).max() > 1e-3
 
 
 def test_the_weights_are_those_of_each_layer_in_order(loaded, maps):
@@ -40,16 +57,65 @@ def test_the_weights_are_those_of_each_layer_in_order(loaded, maps):
     params = loaded.params | {
         "decoder": decoder | {"layer_1": decoder["layer_1"] | {"cross_attention": blind}}
     }
-    changed = cross_attention(dataclasses.replace(loaded, params=params), SOURCE, TARGET)[0]
-    np.testing.assert_allclose(changed[0], maps[0][0], atol=1e-6)
+    changed, before = cross(dataclasses.replace(loaded, params=params)), maps["cross"].weights_LHTS
+    np.testing.assert_allclose(changed[0], before[0], atol=1e-6)
     np.testing.assert_allclose(changed[1], 1 / 5, atol=1e-6)
-    assert np.abs(maps[0][1] - 1 / 5).max() > 1e-2
+    assert np.abs(before[1] - 1 / 5).max() > 1e-2
 
 
 def test_a_model_that_scans_its_layers_has_the_same_weights(scanned, maps):
-    np.testing.assert_allclose(cross_attention(scanned, SOURCE, TARGET)[0], maps[0], atol=1e-5)
+    for kind, found in attention_maps(scanned, SOURCE, TARGET).items():
+        np.testing.assert_allclose(found.weights_LHTS, maps[kind].weights_LHTS, atol=1e-5)
+
+
+def test_the_weights_shown_are_those_that_the_values_are_read_with(loaded):
+    """The output is linear in the values, so its derivative by them is what attention really used."""
+    config = dataclasses.replace(loaded.model.config, num_heads=1)
+    attention, draw = MultiHeadAttention(config), np.random.default_rng(0)
+    x_1TD, memory_1SD = (jnp.asarray(draw.normal(size=(1, n, config.d_model)), jnp.float32) for n in (3, 5))
+    mask_11TS = jnp.ones((1, 1, 3, 5), bool).at[..., 4].set(False)
+    params = attention.init(jax.random.key(0), x_1TD, memory_1SD, mask_11TS)["params"]
+    identity = jnp.eye(config.d_model)
+    params["value"]["kernel"], params["out"]["kernel"] = identity[:, None], identity[None]
+
+    def read(value_DHK):
+        changed = params | {"value": {"kernel": value_DHK}}
+        return attention.apply({"params": changed}, x_1TD, memory_1SD, mask_11TS)[0]
+
+    # y_TD = W memory V with V = [D, 1, D]: by V it is W memory.
+    by_value_TDDHK = jax.jacobian(read)(params["value"]["kernel"])
+    _, captured = attention.apply({"params": params}, x_1TD, memory_1SD, mask_11TS, mutable="intermediates")
+    (shown_1HTS,) = captured["intermediates"]["weights"]
+    expected_TD = shown_1HTS[0, 0] @ memory_1SD[0]
+    np.testing.assert_allclose(by_value_TDDHK[:, 0, :, 0, 0], expected_TD, atol=1e-6)
 
 
 def test_learned_positions_end(learned):
     with pytest.raises(DataError, match="target line 1: has 17 tokens"):
-        cross_attention(learned, SOURCE, " ".join(16 * ["ant"]))
+        attention_maps(learned, SOURCE, " ".join(16 * ["ant"]))
+
+
+def test_words_begin_at_spaces_and_marks_stand_alone():
+    pieces = ["<s>", "▁re", "mark", "<", "▁", "a", "</s>", ">>de<<"]
+    assert [pieces[w.start : w.stop] for w in words(pieces)] == [
+        ["<s>"],
+        ["▁re", "mark", "<"],
+        ["▁", "a"],
+        ["</s>"],
+        [">>de<<"],
+    ]
+
+
+def test_a_word_is_read_as_all_its_pieces_and_reads_as_their_mean():
+    weights_TS = np.array([[0.1, 0.2, 0.7], [0.3, 0.3, 0.4], [0.5, 0.5, 0.0]], np.float32)
+    found = by_words(AttentionMap(weights_TS[None, None], ["▁a", "b", "</s>"], ["▁c", "d", "</s>"]))
+    assert (found.queries, found.keys) == (["ab", "</s>"], ["cd", "</s>"])
+    np.testing.assert_allclose(found.weights_LHTS[0, 0], [[0.45, 0.55], [1.0, 0.0]], atol=1e-6)
+
+
+def test_alignment_takes_the_word_read_most_and_no_marks():
+    weights_TS = np.array([[0.1, 0.3, 0.6], [0.4, 0.2, 0.4], [0.0, 0.0, 1.0]], np.float32)
+    other = np.zeros_like(weights_TS)
+    cross = AttentionMap(np.stack([[other], [weights_TS]]), ["▁x", "▁y", "</s>"], ["▁a", "▁b", "</s>"])
+    assert alignment(cross, 1) == [(1, 0), (0, 1)]
+    assert alignment(AttentionMap(np.ones((1, 1, 1, 1)), ["</s>"], ["</s>"]), 0) == []

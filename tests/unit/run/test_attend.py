@@ -1,0 +1,105 @@
+"""`transformer attend`: the page holds the weights, loads nothing, and answers to clicks."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+import types
+
+import numpy as np
+import pytest
+
+from transformer.inference.ablation import HeadOff
+from transformer.inference.attention_maps import AttentionMap
+from transformer.run import attend
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SOURCE, TARGET = ["▁it", "</s>"], ["▁e", "s", "</s>"]
+
+
+@pytest.fixture(scope="module")
+def maps():
+    draw = np.random.default_rng(0)
+
+    def one(queries, keys):
+        weights = draw.random((2, 3, len(queries), len(keys))).astype(np.float32)
+        return AttentionMap(weights / weights.sum(axis=-1, keepdims=True), queries, keys)
+
+    given = ["<s>", *TARGET[:-1]]
+    return {"encoder": one(SOURCE, SOURCE), "decoder": one(given, given), "cross": one(TARGET, SOURCE)}
+
+
+def data(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
+
+
+def test_the_page_holds_every_weight_and_what_each_head_is_worth(maps):
+    off = [HeadOff("cross", layer, head, -layer - head / 10) for layer in (0, 1) for head in (0, 1, 2)]
+    found = data(attend.page({"source": "</script>&"}, maps, off))
+    assert found["facts"] == [["source", "</script>&"]]
+    assert [kind["name"].split()[0] for kind in found["kinds"]] == ["encoder", "decoder", "encoder-decoder"]
+    for kind, name in zip(found["kinds"], maps, strict=True):
+        np.testing.assert_allclose(kind["pieces"]["weights"], maps[name].weights_LHTS, atol=5e-5)
+    cross = found["kinds"][2]
+    assert cross["off"] == [[0, -0.1, -0.2], [-1, -1.1, -1.2]] and found["kinds"][0]["off"] is None
+    assert cross["words"]["queries"] == ["es", "</s>"]
+
+
+def test_the_page_loads_nothing(maps):
+    page = attend.page({}, maps)
+    assert "default-src 'none'" in page
+    assert not re.search(r'(src|href)=|url\(|@import|fetch\(|https?://(?!www\.w3\.org/2000/svg")', page)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_click_on_a_head_and_a_tooltip(maps, tmp_path):
+    probe = """<script>
+      const button = name => [...document.querySelectorAll("button")].find(b => b.textContent === name);
+      const answers = [document.querySelectorAll("svg line").length];
+      button("2").click();
+      [...document.querySelectorAll("#heads button")].find(b => b.textContent === "3").click();
+      answers.push(document.querySelectorAll("svg line").length);
+      const word = document.querySelector('[data-token="query0"]');
+      word.dispatchEvent(new MouseEvent("mousemove", {clientX: 5, clientY: 5}));
+      answers.push(document.getElementById("tooltip").textContent);
+      answers.push(document.querySelectorAll("svg line.on").length);
+      button("words").click();
+      answers.push(document.querySelectorAll("svg line").length);
+      const pre = document.createElement("pre");
+      pre.id = "answers"; pre.textContent = JSON.stringify(answers);
+      document.body.append(pre);
+    </script></body>"""
+    file = tmp_path / "page.html"
+    file.write_text(attend.page({}, maps).replace("</body>", probe))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += ["--disable-component-update", "--disable-sync", "--no-first-run"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    answers = json.loads(html.unescape(re.search(r'<pre id="answers">(.*?)</pre>', done.stdout)[1]))
+    weights = maps["cross"].weights_LHTS
+    assert answers[0] == (weights[1] >= 0.02).sum()
+    assert answers[1] == (weights[1, 2] >= 0.02).sum()
+    best = weights[1, 2, 0].argmax()
+    assert answers[2].splitlines()[:2] == [
+        "▁e reads (head 3)",
+        f"{weights[1, 2, 0, best]:.3f}  {SOURCE[best]}",
+    ]
+    assert answers[3] == (weights[1, 2, 0] >= 0.02).sum()
+    assert answers[4] == 2 * 2
+
+
+def test_the_verb_writes_its_files_and_prints_the_alignment(maps, tmp_path, capsys, monkeypatch):
+    config = types.SimpleNamespace(model=types.SimpleNamespace(num_decoder_layers=2))
+    loaded = types.SimpleNamespace(config=config)
+    monkeypatch.setattr("transformer.inference.model_directory.load_model", lambda *_: loaded)
+    monkeypatch.setattr("transformer.inference.attention_maps.attention_maps", lambda *_: maps)
+    args = types.SimpleNamespace(
+        model="m", checkpoint="best", source="it", target="es", output=str(tmp_path), layer=None, ablate=False
+    )
+    attend.attend(args)
+    printed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert printed[:2] == [["target", "es"], ["alignment", "0-0"]]
+    files = ["attention.html", *(f"attention_{kind}.png" for kind in maps)]
+    assert printed[2:] == [["file", str(tmp_path / name)] for name in files]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(files)

@@ -1,0 +1,54 @@
+"""What each head is worth to one sentence pair: its log-probability with that head switched off."""
+
+from typing import Any, NamedTuple
+
+from transformer.inference.attention_maps import KINDS
+from transformer.inference.model_directory import LoadedModel
+from transformer.inference.scorer import Scorer
+from transformer.model.transformer import unstack_layers
+
+
+class HeadOff(NamedTuple):
+    """One head switched off.
+
+    Attributes:
+      kind: of attention, as in `attention_maps`.
+      layer, head: from 0.
+      change: of the pair's log-probability, nats; below 0: the head helped.
+    """
+
+    kind: str
+    layer: int
+    head: int
+    change: float
+
+
+def without_each_head(loaded: LoadedModel, source: str, target: str) -> tuple[float, list[HeadOff]]:
+    """Returns the log-probability of `target` given `source`, in nats, and how it changes without each head.
+
+    A head is off when the rows of the output projection W^O that read it are zero (paper, section
+    3.2.2); what the other heads contribute, and the projection's bias, stay.
+
+    Raises:
+      DataError: if a line has more tokens than the model has learned positions.
+    """
+    params = unstack_layers(loaded.params)
+
+    def score(params: Any) -> float:
+        return Scorer(loaded.model, params, loaded.tokenizer).score([source], [target])[0]
+
+    whole, found = score(params), []
+    for kind, (stack, attention) in KINDS.items():
+        for layer in range(sum(name.startswith("layer_") for name in params[stack])):
+            path = (stack, f"layer_{layer}", attention, "out", "kernel")
+            for head in range(loaded.config.model.num_heads):
+                changed = score(_without(params, path, head))
+                found.append(HeadOff(kind, layer, head, changed - whole))
+    return whole, found
+
+
+def _without(tree: Any, path: tuple[str, ...], head: int) -> Any:
+    """Returns the parameters with kernel_HKD at `path` zero for one head."""
+    if not path:
+        return tree.at[head].set(0)
+    return {**tree, path[0]: _without(tree[path[0]], path[1:], head)}
