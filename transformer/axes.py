@@ -47,6 +47,8 @@ PARAM_AXES: tuple[tuple[str, str], ...] = (
     (r"wo/kernel$", "FD"),
     (r"(wo|out)/bias$", "_"),
     (r"norm/(scale|bias)$", "_"),
+    (r"halting/kernel$", "_"),
+    (r"halting/bias$", ""),
 )
 
 

@@ -61,6 +61,9 @@ class ModelConfig:
     head_size: int = 0  # of queries, keys and values; 0: d_model / num_heads, as the paper
     num_encoder_layers: int = 6
     num_decoder_layers: int = 6
+    # fixed: one layer, as often as there would be layers; adaptive: and at each position as often as it
+    # needs, at most so often (Universal Transformer, Dehghani et al. 2019).
+    recurrence: Literal["none", "fixed", "adaptive"] = "none"
     dropout_rate: float = 0.1  # sub-layer outputs and sums of embeddings and positions (5.4)
     attention_dropout_rate: float = 0.0  # on attention weights; not in the paper
     activation_dropout_rate: float = 0.0  # after the feed-forward activation; not in the paper
@@ -175,6 +178,7 @@ class OptimConfig:
     accumulation_steps: int = 1  # parts that a step's batch is computed in
     freeze: str = ""  # regular expression: parameters whose path has it are not trained
     ema_decay: float = 0.0  # moving average of the weights, used to evaluate and translate; 0: none
+    ponder_weight: float = 0.01  # adaptive recurrence: nats that a step of a position costs
     label_smoothing: float = 0.1
     loss_chunk: int = 512  # tokens whose logits exist at one time
 

@@ -88,6 +88,8 @@ def _together(config: Config) -> Iterator[str]:
     """Yields what is wrong with values that depend on each other."""
     model, data, run = config.model, config.data, config.run
     yield from _heads_and_positions(model)
+    if model.recurrence != "none" and model.scan_layers:
+        yield f"model.scan_layers: layers that recur ('{model.recurrence}') are one; set it to false"
     if model.positions == "relative":
         yield from _relative(config)
     if model.attention_implementation == "cudnn":

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from reference.numpy_positions import distances, positions, rotate
+from reference.numpy_recurrence import run_layers
 
 Array = np.ndarray
 Params = Mapping[str, Array]
@@ -37,7 +38,8 @@ def embed(params: Params, config: Any, use: str, ids_T: Array, pos_T: Array) -> 
     x_TD = embedding(params, config, use)[ids_T] * (
         math.sqrt(config.d_model) if config.scale_embeddings else 1
     )
-    x_TD = x_TD + positions(params, config, stack, pos_T)
+    if config.recurrence == "none":  # else at each step
+        x_TD = x_TD + positions(params, config, stack, pos_T)
     return norm(params, config, f"{stack}/embedding_norm", x_TD) if config.embedding_norm else x_TD
 
 
@@ -167,18 +169,20 @@ def encode(params: Params, config: Any, ids_S: Array, seg_S: Array, pos_S: Array
     """Returns [S, D], the output of the encoder for one row."""
     allowed_SS = allowed_keys(seg_S, seg_S, causal=False)
 
-    def self_attention(path: str, x: Array) -> Array:
-        bias_HSS = distances(params, config, "encoder", i, len(ids_S))
-        return multi_head(params, config, path, x, x, allowed_SS, bias_HSS, pos_S)
+    def layer(depth: int, path: str, x_SD: Array) -> Array:
+        bias_HSS = distances(params, config, "encoder", depth, len(ids_S))
 
-    def ffn(path: str, x: Array) -> Array:
-        return feed_forward(params, config, path, x)
+        def self_attention(path: str, x: Array) -> Array:
+            return multi_head(params, config, path, x, x, allowed_SS, bias_HSS, pos_S)
+
+        def ffn(path: str, x: Array) -> Array:
+            return feed_forward(params, config, path, x)
+
+        x_SD = residual(params, config, f"{path}/self_attention", x_SD, self_attention)
+        return residual(params, config, f"{path}/feed_forward", x_SD, ffn)
 
     x_SD = embed(params, config, "source", ids_S, pos_S)
-    for i in range(config.num_encoder_layers):
-        layer = f"encoder/layer_{i}"
-        x_SD = residual(params, config, f"{layer}/self_attention", x_SD, self_attention)
-        x_SD = residual(params, config, f"{layer}/feed_forward", x_SD, ffn)
+    x_SD, *_ = run_layers(params, config, "encoder", x_SD, pos_S, layer)
     return norm(params, config, "encoder/final_norm", x_SD) if config.norm == "pre" else x_SD
 
 
@@ -195,23 +199,25 @@ def decode(
     allowed_TT = allowed_keys(seg_T, seg_T, causal=True)
     allowed_TS = allowed_keys(seg_T, src_seg_S, causal=False)
 
-    def self_attention(path: str, x: Array) -> Array:
-        bias_HTT = distances(params, config, "decoder", i, len(ids_T))
-        return multi_head(params, config, path, x, x, allowed_TT, bias_HTT, pos_T)
-
-    def cross_attention(path: str, x: Array) -> Array:
+    def layer(depth: int, path: str, x_TD: Array) -> Array:
+        bias_HTT = distances(params, config, "decoder", depth, len(ids_T))
         no_bias_HTS = np.zeros((config.num_heads, *allowed_TS.shape))
-        return multi_head(params, config, path, x, memory_SD, allowed_TS, no_bias_HTS)
 
-    def ffn(path: str, x: Array) -> Array:
-        return feed_forward(params, config, path, x)
+        def self_attention(path: str, x: Array) -> Array:
+            return multi_head(params, config, path, x, x, allowed_TT, bias_HTT, pos_T)
+
+        def cross_attention(path: str, x: Array) -> Array:
+            return multi_head(params, config, path, x, memory_SD, allowed_TS, no_bias_HTS)
+
+        def ffn(path: str, x: Array) -> Array:
+            return feed_forward(params, config, path, x)
+
+        x_TD = residual(params, config, f"{path}/self_attention", x_TD, self_attention)
+        x_TD = residual(params, config, f"{path}/cross_attention", x_TD, cross_attention)
+        return residual(params, config, f"{path}/feed_forward", x_TD, ffn)
 
     x_TD = embed(params, config, "target", ids_T, pos_T)
-    for i in range(config.num_decoder_layers):
-        layer = f"decoder/layer_{i}"
-        x_TD = residual(params, config, f"{layer}/self_attention", x_TD, self_attention)
-        x_TD = residual(params, config, f"{layer}/cross_attention", x_TD, cross_attention)
-        x_TD = residual(params, config, f"{layer}/feed_forward", x_TD, ffn)
+    x_TD, *_ = run_layers(params, config, "decoder", x_TD, pos_T, layer)
     return norm(params, config, "decoder/final_norm", x_TD) if config.norm == "pre" else x_TD
 
 

@@ -69,6 +69,12 @@ MECHANISMS: dict[str, dict[str, Any]] = {
     ),
 }
 
+# One layer at every depth.
+RECURRENCES: dict[str, dict[str, Any]] = {
+    "recurrent_fixed": dict(recurrence="fixed", norm="pre", positions="learned", num_decoder_layers=2),
+    "recurrent_adaptive": dict(recurrence="adaptive", num_encoder_layers=4, num_decoder_layers=3),
+}
+
 
 def model_config(**changes: Any) -> ModelConfig:
     """Returns a small configuration without dropout: three heads of size 4, unequal depths."""

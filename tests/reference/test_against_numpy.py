@@ -31,6 +31,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "remat_scanned": dict(norm="pre", remat=True, scan_layers=True, num_decoder_layers=2),
     **cases.FAMILIES,
     **cases.MECHANISMS,
+    **cases.RECURRENCES,
     "umt5_scanned": dict(cases.FAMILIES["umt5"], scan_layers=True, remat=True),
     "mechanisms_scanned": dict(cases.MECHANISMS["general_grouped"], positions="alibi", scan_layers=True),
 }

@@ -70,11 +70,11 @@ def _weights(params: Any, src_1S: jax.Array, tgt_1T: jax.Array, model: Transform
     source = src_1S, jnp.ones_like(src_1S), pos_1S
     target = shift_right(tgt_1T, pos_1T, model.start_id), jnp.ones_like(tgt_1T), pos_1T
     _, captured = model.apply({"params": params}, *source, *target, mutable="intermediates")
-    counts = {"encoder": model.config.num_encoder_layers, "decoder": model.config.num_decoder_layers}
 
     def stacked(stack: str, attention: str) -> jax.Array:
         layers = captured["intermediates"][stack]
-        return jnp.stack([layers[f"layer_{i}"][attention]["weights"][0][0] for i in range(counts[stack])])
+        found = [layers[f"layer_{i}"][attention]["weights"] for i in range(len(layers))]
+        return jnp.stack([weights[0] for steps in found for weights in steps])  # a layer that recurs has more
 
     return {kind: stacked(*place) for kind, place in KINDS.items()}
 

@@ -22,7 +22,8 @@ def parameter_shapes(model: Transformer) -> Any:
     Layers of a stack are alike: one of each is traced, which takes 0.1 s however many there are.
     """
     c = model.config
-    depths = {} if c.scan_layers else {"encoder": c.num_encoder_layers, "decoder": c.num_decoder_layers}
+    stacked = c.scan_layers or c.recurrence != "none"
+    depths = {} if stacked else {"encoder": c.num_encoder_layers, "decoder": c.num_decoder_layers}
     if depths:
         c = dataclasses.replace(c, num_encoder_layers=1, num_decoder_layers=1)
     model = Transformer(c, model.source_vocab, model.target_vocab)

@@ -9,12 +9,11 @@ from flax import linen as nn
 
 from transformer.axes import copies, shard
 from transformer.config import ModelConfig
-from transformer.model import masks, positions
+from transformer.model import masks
 from transformer.model.attention import KeysValues
-from transformer.model.dropout import Dropout
 from transformer.model.layers import DecoderLayer, EncoderLayer
-from transformer.model.norms import Norm
 from transformer.model.sharded import look_up
+from transformer.model.stack import Stack
 from transformer.special_ids import BOS_ID
 
 
@@ -55,94 +54,6 @@ class Embedding(nn.Module):
 
     def logits(self, y_BTD: jax.Array) -> jax.Array:
         return jnp.einsum("BTD,VD->BTV", y_BTD, self.embedding.astype(self.config.dtype))
-
-
-class Stack(nn.Module):
-    """What encoder and decoder share: input signal, layers, and the final norm of pre-norm models."""
-
-    config: ModelConfig
-    layer_type: type[EncoderLayer] | type[DecoderLayer]
-    num_layers: int
-
-    def setup(self) -> None:
-        c = self.config
-        layer: Any = self.layer_type
-        if c.remat:
-            # The last argument, `deterministic`, is a Python bool. Without CSE prevention XLA may
-            # merge the recomputation away; inside a scan it cannot, and the barrier only costs.
-            last = 4 if layer is EncoderLayer else 6
-            layer = nn.remat(layer, static_argnums=(last,), prevent_cse=not c.scan_layers)
-        if c.scan_layers:
-            self.layers = layer(c)
-        else:
-            self.layer = [layer(c) for _ in range(self.num_layers)]
-        if c.norm == "pre":
-            self.final_norm = Norm(c)
-        if c.embedding_norm:
-            self.embedding_norm = Norm(c)
-        normal, dtype = nn.initializers.normal(c.d_model**-0.5), jnp.dtype(c.param_dtype)
-        if c.positions == "learned":
-            rows = c.max_length + c.position_offset
-            self.positions = self.param("positions", normal, (rows, c.d_model), dtype)
-        if c.positions == "relative":
-            tables = 1 if c.relative_shared else self.num_layers
-            shape = tables, c.relative_buckets, c.num_heads
-            self.relative_bias = self.param("relative_bias", normal, shape, dtype)
-        self.dropout = Dropout(c.dropout_rate)
-
-    def signal(self, embedded_BTD: jax.Array, pos_BT: jax.Array, deterministic: bool = True) -> jax.Array:
-        """Returns Dropout(embedding * sqrt(d_model) + position signal) (3.4, 3.5, 5.4)."""
-        c = self.config
-        x_BTD = embedded_BTD * c.d_model**0.5 if c.scale_embeddings else embedded_BTD
-        if c.positions == "learned":
-            x_BTD += look_up(copies(self.positions, "_D"), pos_BT + c.position_offset, "_D", c.dtype)
-        elif c.positions in positions.FIXED:
-            signal = positions.FIXED[c.positions](pos_BT + c.position_offset, c.d_model)
-            x_BTD += signal.astype(c.dtype)
-        if c.embedding_norm:
-            x_BTD = self.embedding_norm(x_BTD)
-        return shard(self.dropout(x_BTD, deterministic), "BTD")
-
-    def score_bias(self, table_NH: jax.Array | None, distance_TS: jax.Array) -> jax.Array | None:
-        """Returns bias_1HTS that self-attention adds to its scores, if it does, from one of `tables`."""
-        if self.config.positions == "alibi":
-            return positions.alibi(self.config.num_heads, distance_TS)
-        if table_NH is None:
-            return None
-        far = self.config.relative_max_distance
-        return positions.relative_bias(table_NH, distance_TS, far, self.layer_type is EncoderLayer)
-
-    def tables(self) -> jax.Array | None:
-        """Returns table_LNH of the biases of distances for each layer, if the model has them."""
-        if self.config.positions != "relative":
-            return None
-        return jnp.broadcast_to(self.relative_bias, (self.num_layers, *self.relative_bias.shape[1:]))
-
-    def finish(self, x_BTD: jax.Array) -> jax.Array:
-        """Returns the stack's output: normed once more where the layers' outputs are not."""
-        return self.final_norm(x_BTD) if self.config.norm == "pre" else x_BTD
-
-    def run(self, x_BTD: jax.Array, deterministic: bool, *context: jax.Array) -> jax.Array:
-        """Returns `x_BTD` after all layers and the final norm."""
-        place_T = jnp.arange(x_BTD.shape[1])
-        distance_TT = place_T - place_T[:, None]  # sentences of a row do not see each other
-        table_LNH = self.tables()
-        if not self.config.scan_layers:
-            for i, layer in enumerate(self.layer):
-                table_NH = None if table_LNH is None else table_LNH[i]
-                x_BTD = layer(x_BTD, *context, self.score_bias(table_NH, distance_TT), deterministic)
-            return self.finish(x_BTD)
-
-        def body(layer: Any, x: jax.Array, table_NH: jax.Array | None) -> tuple[jax.Array, None]:
-            return layer(x, *context, self.score_bias(table_NH, distance_TT), deterministic), None
-
-        scan = nn.scan(
-            body,
-            variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True, "dropout": True},
-            length=self.num_layers,
-        )
-        return self.finish(scan(self.layers, x_BTD, table_LNH)[0])
 
 
 class Transformer(nn.Module):
@@ -212,7 +123,7 @@ class Transformer(nn.Module):
     ) -> jax.Array:
         """Returns encoded_BSD."""
         x_BSD = self.encoder.signal(self._table("source")(src_BS), pos_BS, deterministic)
-        return self.encoder.run(x_BSD, deterministic, masks.segment_mask(seg_BS, seg_BS))
+        return self.encoder.run(x_BSD, pos_BS, deterministic, masks.segment_mask(seg_BS, seg_BS))
 
     def decode(
         self,
@@ -226,11 +137,12 @@ class Transformer(nn.Module):
         """Returns y_BTD of all target positions at once (teacher forcing)."""
         x_BTD = self.decoder.signal(self._table("target")(tgt_in_BT), pos_BT, deterministic)
         context = encoded_BSD, masks.decoder_mask(seg_BT), masks.segment_mask(seg_BT, src_seg_BS)
-        return self._scaled(self.decoder.run(x_BTD, deterministic, *context))
+        return self._scaled(self.decoder.run(x_BTD, pos_BT, deterministic, *context))
 
     def source_keys(self, encoded_BSD: jax.Array) -> tuple[KeysValues, ...]:
         """Returns each decoder layer's encoder-decoder keys and values, computed once per sentence."""
-        return tuple(layer.source_keys(encoded_BSD) for layer in self.decoder.layer)
+        found = tuple(layer.source_keys(encoded_BSD) for layer in self.decoder.layer)
+        return found if self.config.recurrence == "none" else found * self.config.num_decoder_layers
 
     def decode_step(
         self,
@@ -255,7 +167,8 @@ class Transformer(nn.Module):
         Returns:
           (logits_BWV of the next token, the cache with position `t` written).
         """
-        x_BWD = self.decoder.signal(self._table("target")(token_BW), jnp.full_like(token_BW, t))
+        pos_BW = jnp.full_like(token_BW, t)
+        x_BWD = self.decoder.signal(self._table("target")(token_BW), pos_BW)
         mask_B11S = (src_seg_BS > 0)[:, None, None, :]
         B, W = token_BW.shape
         T = cache[0].value.shape[2] // W
@@ -263,12 +176,18 @@ class Transformer(nn.Module):
         seen_B1WS = seen_BWTW.reshape(B, 1, W, T * W)
         distance_1S = (jnp.arange(T).repeat(W) - t)[None]
         table_LNH = self.decoder.tables()
-        written = []
-        for i, (layer, own, read) in enumerate(zip(self.decoder.layer, cache, source, strict=True)):
-            bias_1H1S = self.decoder.score_bias(None if table_LNH is None else table_LNH[i], distance_1S)
-            x_BWD, own = layer.step(x_BWD, t, own, seen_B1WS, read, mask_B11S, bias_1H1S)
+        written: list[KeysValues] = []
+
+        def step(depth: int, layer: Any, x_BWD: jax.Array) -> jax.Array:
+            table_NH = None if table_LNH is None else table_LNH[depth]
+            bias_1H1S = self.decoder.score_bias(table_NH, distance_1S)
+            read = source[depth], mask_B11S
+            x_BWD, own = layer.step(x_BWD, t, cache[depth], seen_B1WS, *read, bias_1H1S)
             written.append(own)
-        return self.logits(self._scaled(self.decoder.finish(x_BWD))), tuple(written)
+            return x_BWD
+
+        y_BWD = self.decoder.deepen(x_BWD, pos_BW, step)
+        return self.logits(self._scaled(y_BWD)), tuple(written)
 
     def logits(self, y_BTD: jax.Array) -> jax.Array:
         """Returns logits_BTV."""

@@ -1,5 +1,6 @@
 """The dev set during training: likelihood of the references, and scores of real translations."""
 
+import collections
 import math
 from typing import Any
 
@@ -23,19 +24,23 @@ def evaluate_dev(
 
     `nll` (nats per target token, without smoothing), `perplexity`, `accuracy` (percent of target
     tokens that were the likeliest), and from beam search on the first `run.eval_lines` lines
-    `bleu`, `chrf`, `exact_match` (percent).
+    `bleu`, `chrf`, `exact_match` (percent). With adaptive recurrence `encoder_steps` and
+    `decoder_steps`: how often the layer ran at a source or target token, in the mean.
     """
     scores: dict[str, float] = {}
-    sums = {"nll": 0.0, "correct": 0.0, "target_tokens": 0.0}
+    sums: collections.Counter[str] = collections.Counter()
     for corpus in data.dev:
         for batch in evaluation_batches(corpus, config.data, config.row_length):
             found = eval_step(params, to_devices(pad_rows(batch, row_shards(mesh)), mesh))
-            sums = {name: sums[name] + float(found[name]) for name in sums}
+            sums.update({name: float(total) for name, total in found.items()})
     if sums["target_tokens"]:
         nll = sums["nll"] / sums["target_tokens"]
         scores["nll"] = nll
         scores["perplexity"] = math.exp(min(nll, 700))
         scores["accuracy"] = 100 * sums["correct"] / sums["target_tokens"]
+        if "encoder_steps" in sums:
+            scores["encoder_steps"] = sums["encoder_steps"] / sums["source_tokens"]
+            scores["decoder_steps"] = sums["decoder_steps"] / sums["target_tokens"]
     if data.dev_pairs:
         translator = Translator(
             model, params, data.tokenizer, config.decode, mesh if jax.device_count() > 1 else None

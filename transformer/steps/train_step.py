@@ -27,9 +27,32 @@ def dropout_key(run: RunConfig) -> jax.Array:
 
 
 def _forward(model: Transformer, params: Any, batch: Batch, **mode: Any) -> Any:
+    """Returns what `Transformer.with_output` does, and the steps that layers took if they recur."""
     tgt_in_BT = shift_right(batch.tgt_BT, batch.tgt_pos_BT, model.start_id)
     inputs = (*batch[:3], tgt_in_BT, *batch[4:])
-    return model.apply({"params": params}, *inputs, method=Transformer.with_output, **mode)
+    output, sown = model.apply(
+        {"params": params}, *inputs, method=Transformer.with_output, mutable="ponder", **mode
+    )
+    return *output, sown.get("ponder", {})
+
+
+def _ponder(sown: Any, batch: Batch) -> Metrics:
+    """Returns sums over real positions of what adaptive recurrence took; nothing for other models.
+
+    Returns:
+      `encoder_steps` and `decoder_steps`, and `cost`: steps and remainders of both (Graves 2016,
+      equation 14), of which only the latter has a gradient.
+    """
+    if not sown:
+        return {}
+    real = {"encoder": batch.src_seg_BS > 0, "decoder": batch.tgt_seg_BT > 0}
+    sums = {
+        f"{stack}_{what}": jnp.sum(sown[stack][what][0] * real[stack])
+        for stack in real
+        for what in ("steps", "remainder")
+    }
+    steps = {f"{stack}_steps": sums[f"{stack}_steps"] for stack in real}
+    return {**steps, "cost": sum(sums.values(), jnp.zeros(()))}
 
 
 def _loss(
@@ -41,9 +64,12 @@ def _loss(
     config: Config,
     whole: Callable[[Any], Any],
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns this part's share of the batch's mean (smoothed loss, nll): sums over the global `count`."""
+    """Returns this part's share of the batch's mean (smoothed loss, nll): sums over the global `count`.
+
+    Adaptive recurrence adds its cost to the loss.
+    """
     mode: dict[str, Any] = dict(deterministic=False, rngs={"dropout": key})
-    y_BTD, table_RVD, bias_V = _forward(model, whole(trained), batch, **mode)
+    y_BTD, table_RVD, bias_V, sown = _forward(model, whole(trained), batch, **mode)
     loss, nll = smoothed_loss(
         y_BTD,
         table_RVD,
@@ -53,6 +79,8 @@ def _loss(
         config.optim.loss_chunk,
         bias_V,
     )
+    if ponder := _ponder(sown, batch):
+        loss += config.optim.ponder_weight * ponder["cost"]
     return loss / count, nll / count
 
 
@@ -153,14 +181,19 @@ def train_step(
 
 
 def eval_step(params: Any, batch: Batch, model: Transformer, config: Config) -> Metrics:
-    """Returns sums over the real target tokens: `nll`, `correct`, `target_tokens`."""
-    y_BTD, table_RVD, bias_V = _forward(model, params, batch)
+    """Returns sums over real tokens: `nll`, `correct`, `source_tokens`, `target_tokens`.
+
+    With adaptive recurrence also `encoder_steps` and `decoder_steps`, how often the layers ran.
+    """
+    y_BTD, table_RVD, bias_V, sown = _forward(model, params, batch)
     log_prob_BT, correct_BT = token_log_probs(y_BTD, table_RVD, batch.tgt_BT, config.optim.loss_chunk, bias_V)
     real_BT = batch.tgt_seg_BT > 0
     return {
         "nll": -jnp.sum(log_prob_BT * real_BT),
         "correct": jnp.sum(correct_BT & real_BT),
+        "source_tokens": jnp.sum(batch.src_seg_BS > 0),
         "target_tokens": jnp.sum(real_BT),
+        **{name: total for name, total in _ponder(sown, batch).items() if name != "cost"},
     }
 
 

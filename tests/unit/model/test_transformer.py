@@ -45,9 +45,9 @@ def test_who_can_influence_whom(norm: str) -> None:
     (B, S), T, D = src_seg_BS.shape, tgt_seg_BT.shape[1], model.config.d_model
 
     def forward(module: Transformer, x_BSD: jax.Array, y_BTD: jax.Array) -> jax.Array:
-        encoded_BSD = module.encoder.run(x_BSD, True, segment_mask(src_seg_BS, src_seg_BS))
+        encoded_BSD = module.encoder.run(x_BSD, src_seg_BS, True, segment_mask(src_seg_BS, src_seg_BS))
         cross = segment_mask(tgt_seg_BT, src_seg_BS)
-        return module.decoder.run(y_BTD, True, encoded_BSD, decoder_mask(tgt_seg_BT), cross)
+        return module.decoder.run(y_BTD, tgt_seg_BT, True, encoded_BSD, decoder_mask(tgt_seg_BT), cross)
 
     rng = np.random.default_rng(0)
     inputs = tuple(rng.normal(size=(B, n, D)).astype(np.float32) for n in (S, T))
@@ -126,8 +126,9 @@ def test_packed_and_unpacked_rows_train_alike() -> None:
         dict(norm="pre", positions="learned", attention_bias=True, tied_embeddings="none"),
         *cases.FAMILIES.values(),
         *cases.MECHANISMS.values(),
+        *cases.RECURRENCES.values(),
     ],
-    ids=["paper", "pre", *cases.FAMILIES, *cases.MECHANISMS],
+    ids=["paper", "pre", *cases.FAMILIES, *cases.MECHANISMS, *cases.RECURRENCES],
 )
 def test_cached_steps_equal_teacher_forcing(choices: dict[str, Any]) -> None:
     """Three different hypotheses a sentence, sources of different lengths."""
@@ -241,7 +242,9 @@ def test_every_parameter_has_exactly_one_sharding_rule() -> None:
     used = set()
     forms = [dict(), dict(norm="pre", positions="learned", attention_bias=True)]
     forms += [*cases.FAMILIES.values(), *cases.MECHANISMS.values()]
-    for tied, scan, form in itertools.product(("all", "target", "none"), (False, True), forms):
+    kinds = [*itertools.product(("all", "target", "none"), (False, True), forms)]
+    kinds += [("all", False, form) for form in cases.RECURRENCES.values()]
+    for tied, scan, form in kinds:
         config = cases.model_config(**{**form, "tied_embeddings": tied, "scan_layers": scan})
         shapes = parameter_shapes(cases.build(config))
         specs = jax.tree_util.tree_leaves(

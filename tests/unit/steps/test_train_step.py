@@ -231,6 +231,7 @@ def test_evaluation_sums(course: Course) -> None:
         {
             "nll": reference.loss_sum(logits_BTV, BATCH.tgt_BT, real, 0.0),
             "correct": ((logits_BTV.argmax(-1) == BATCH.tgt_BT) & real).sum(),
+            "source_tokens": (BATCH.src_seg_BS > 0).sum(),
             "target_tokens": 23,
         },
         rel=1e-5,

@@ -1,0 +1,152 @@
+"""A stack of layers (paper, section 3.1), or of one layer that recurs (the Universal Transformer)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from transformer.axes import copies, shard
+from transformer.config import ModelConfig
+from transformer.model import halting, positions
+from transformer.model.dropout import Dropout
+from transformer.model.layers import DecoderLayer, EncoderLayer
+from transformer.model.norms import Norm
+from transformer.model.sharded import look_up
+
+
+class Stack(nn.Module):
+    """What encoder and decoder share: input signal, layers, and the final norm of pre-norm models."""
+
+    config: ModelConfig
+    layer_type: type[EncoderLayer] | type[DecoderLayer]
+    num_layers: int
+
+    def setup(self) -> None:
+        c = self.config
+        layer: Any = self.layer_type
+        if c.remat:
+            # The last argument, `deterministic`, is a Python bool. Without CSE prevention XLA may
+            # merge the recomputation away; inside a scan it cannot, and the barrier only costs.
+            last = 4 if layer is EncoderLayer else 6
+            layer = nn.remat(layer, static_argnums=(last,), prevent_cse=not c.scan_layers)
+        if c.scan_layers:
+            self.layers = layer(c)
+        else:
+            self.layer = [layer(c) for _ in range(1 if c.recurrence != "none" else self.num_layers)]
+        if c.recurrence == "adaptive":
+            self.halting = halting.HaltingUnit(c)
+        if c.norm == "pre":
+            self.final_norm = Norm(c)
+        if c.embedding_norm:
+            self.embedding_norm = Norm(c)
+        normal, dtype = nn.initializers.normal(c.d_model**-0.5), jnp.dtype(c.param_dtype)
+        if c.positions == "learned":
+            rows = c.max_length + c.position_offset
+            self.positions = self.param("positions", normal, (rows, c.d_model), dtype)
+        if c.positions == "relative":
+            tables = 1 if c.relative_shared else self.num_layers
+            shape = tables, c.relative_buckets, c.num_heads
+            self.relative_bias = self.param("relative_bias", normal, shape, dtype)
+        self.dropout = Dropout(c.dropout_rate)
+
+    def signal(self, embedded_BTD: jax.Array, pos_BT: jax.Array, deterministic: bool = True) -> jax.Array:
+        """Returns Dropout(embedding * sqrt(d_model) + position signal) (3.4, 3.5, 5.4).
+
+        Where layers recur the signal is added at each step instead, see `deepen`.
+        """
+        c = self.config
+        x_BTD = embedded_BTD * c.d_model**0.5 if c.scale_embeddings else embedded_BTD
+        if c.recurrence == "none":
+            x_BTD = self.placed(x_BTD, pos_BT)
+        if c.embedding_norm:
+            x_BTD = self.embedding_norm(x_BTD)
+        return shard(self.dropout(x_BTD, deterministic), "BTD")
+
+    def placed(self, x_BTD: jax.Array, pos_BT: jax.Array) -> jax.Array:
+        """Returns `x_BTD` with the signal of the positions added, if the model adds one."""
+        c = self.config
+        if c.positions == "learned":
+            return x_BTD + look_up(copies(self.positions, "_D"), pos_BT + c.position_offset, "_D", c.dtype)
+        if c.positions in positions.FIXED:
+            signal_BTD = positions.FIXED[c.positions](pos_BT + c.position_offset, c.d_model)
+            return x_BTD + signal_BTD.astype(c.dtype)
+        return x_BTD
+
+    def deepen(
+        self, x_BTD: jax.Array, pos_BT: jax.Array, step: Callable[[int, Any, jax.Array], jax.Array]
+    ) -> jax.Array:
+        """Returns `x_BTD` after all layers and the final norm.
+
+        With `recurrence` they are one layer, and before each of its steps the signals of the positions
+        and of the step's number are added (Dehghani et al. 2019, equations 4 to 7). If it is adaptive,
+        a position that has halted keeps its state, and the result is the mean of its states
+        (`halting`); the numbers of steps and the remainders are sown in the collection "ponder".
+
+        Args:
+          x_BTD: from `signal`.
+          pos_BT: the positions.
+          step: runs a layer, given its depth, itself, and its input.
+        """
+        if self.config.recurrence == "none":
+            for depth, layer in enumerate(self.layer):
+                x_BTD = step(depth, layer, x_BTD)
+            return self.finish(x_BTD)
+        found = halting.start(x_BTD)
+        for depth in range(self.num_layers):
+            time_1D = positions.sinusoidal(jnp.array([depth + 1]), self.config.d_model)
+            x_BTD = self.placed(found.state_BTD, pos_BT) + time_1D.astype(x_BTD.dtype)
+            x_BTD = step(depth, self.layer[0], x_BTD)
+            if self.config.recurrence == "adaptive":
+                found = halting.advance(found, x_BTD, self.halting(x_BTD), depth + 1 == self.num_layers)
+            else:
+                found = found._replace(state_BTD=x_BTD)
+        if self.config.recurrence == "fixed":
+            return self.finish(x_BTD)
+        self.sow("ponder", "steps", found.steps_BT)
+        self.sow("ponder", "remainder", found.remainder_BT)
+        return self.finish(found.mean_BTD)
+
+    def score_bias(self, table_NH: jax.Array | None, distance_TS: jax.Array) -> jax.Array | None:
+        """Returns bias_1HTS that self-attention adds to its scores, if it does, from one of `tables`."""
+        if self.config.positions == "alibi":
+            return positions.alibi(self.config.num_heads, distance_TS)
+        if table_NH is None:
+            return None
+        far = self.config.relative_max_distance
+        return positions.relative_bias(table_NH, distance_TS, far, self.layer_type is EncoderLayer)
+
+    def tables(self) -> jax.Array | None:
+        """Returns table_LNH of the biases of distances for each layer, if the model has them."""
+        if self.config.positions != "relative":
+            return None
+        return jnp.broadcast_to(self.relative_bias, (self.num_layers, *self.relative_bias.shape[1:]))
+
+    def finish(self, x_BTD: jax.Array) -> jax.Array:
+        """Returns the stack's output: normed once more where the layers' outputs are not."""
+        return self.final_norm(x_BTD) if self.config.norm == "pre" else x_BTD
+
+    def run(self, x_BTD: jax.Array, pos_BT: jax.Array, deterministic: bool, *context: jax.Array) -> jax.Array:
+        """Returns `x_BTD` after all layers and the final norm."""
+        place_T = jnp.arange(x_BTD.shape[1])
+        distance_TT = place_T - place_T[:, None]  # sentences of a row do not see each other
+        table_LNH = self.tables()
+        if not self.config.scan_layers:
+
+            def step(depth: int, layer: Any, x_BTD: jax.Array) -> jax.Array:
+                table_NH = None if table_LNH is None else table_LNH[depth]
+                return layer(x_BTD, *context, self.score_bias(table_NH, distance_TT), deterministic)
+
+            return self.deepen(x_BTD, pos_BT, step)
+
+        def body(layer: Any, x: jax.Array, table_NH: jax.Array | None) -> tuple[jax.Array, None]:
+            return layer(x, *context, self.score_bias(table_NH, distance_TT), deterministic), None
+
+        scan = nn.scan(
+            body,
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=self.num_layers,
+        )
+        return self.finish(scan(self.layers, x_BTD, table_LNH)[0])
