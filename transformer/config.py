@@ -216,6 +216,7 @@ class InitConfig:
     source_language: str = ""  # another one than the base was imported for; a code it has not is added
     target_language: str = ""
     language_like: str = ""  # whose row an added language begins with; empty: the mean of all languages
+    optimizer: bool = False  # the moments of its optimizer are taken, too; the schedule begins anew
 
 
 @dataclasses.dataclass(frozen=True)

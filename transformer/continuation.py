@@ -119,6 +119,7 @@ FIXED = frozenset(
         "init.source_language",
         "init.target_language",
         "init.language_like",
+        "init.optimizer",
         "lora.rank",
         "lora.alpha",
         "lora.targets",

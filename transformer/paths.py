@@ -1,7 +1,7 @@
 """Parameters by path, such as "encoder/layer_0/feed_forward/wi/kernel", and the choice of some of them."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,15 +10,17 @@ from transformer.errors import ConfigError, did_you_mean
 
 
 def by_path(tree: Any) -> dict[str, Any]:
-    """Returns the leaves of nested dicts by their paths."""
-    return {
-        "/".join(str(key.key) for key in path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    """Returns the leaves of nested dicts, tuples and fields by their paths."""
+    return {"/".join(names(path)): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def names(path: Sequence[Any]) -> tuple[str, ...]:
+    """Returns the keys, fields and places of a path of JAX as text."""
+    return tuple(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
 
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns nested dicts of leaves by path; undoes `by_path`."""
+    """Returns nested dicts of leaves by path; undoes `by_path` of nested dicts."""
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
         *folders, name = path.split("/")

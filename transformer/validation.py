@@ -124,6 +124,8 @@ def _together(config: Config) -> Iterator[str]:
             f"run.best_metric: '{run.best_metric}' needs translations, but run.eval_lines is 0; "
             "set best_metric=nll or eval_lines above 0"
         )
+    if config.init.optimizer and not config.init.model:
+        yield "init.optimizer: there is no base whose moments could go on; set config.init.model"
     if config.lora.rank:
         yield from _lora(config)
     sizes = dataclasses.astuple(config.mesh)
@@ -161,6 +163,8 @@ def _lora(config: Config) -> Iterator[str]:
         yield "lora.rank: adapters need the model that they are added to; set config.init.model"
     if config.init.include or config.init.exclude or config.init.vocabulary != "base":
         yield "init.include, exclude, vocabulary: with adapters every parameter is the base's; leave them out"
+    if config.init.optimizer:
+        yield "init.optimizer: adapters are new, and so are their moments; leave it out"
     if config.optim.freeze:
         yield "optim.freeze: with lora.rank only adapters are trained; leave it out"
 

@@ -23,6 +23,7 @@ from transformer.data.tokenizer import Tokenizer, train_tokenizer
 from transformer.errors import CheckpointError, ConfigError
 from transformer.inference.model_directory import load_model
 from transformer.io.checkpoint import Checkpoints
+from transformer.io.digests import write_digests
 from transformer.io.metrics_file import read_metrics
 from transformer.io.workdir import Workdir
 from transformer.recipes import load_config
@@ -188,6 +189,59 @@ def test_another_tokenizer_is_transplanted(settings, base, tmp_path, capsys):
     report = next(line for line in read_metrics(tmp_path / "run") if line["split"] == "init")
     assert sum(report["pieces"]["source"].values()) == 44 and not report["new"]
     assert f"source pieces: {report['pieces']['source']['equal']} as they were" in capsys.readouterr().err
+
+
+def optimizer_of(folder, step):
+    return {k: x for k, x in read_arrays(folder, step).items() if k.startswith("optimizer")}
+
+
+def test_moments_of_the_base_go_on(settings, base, tmp_path, capsys):
+    """After a step, Adam's moments are their decayed sums with the new gradient, worked out without ours."""
+    betas = {"beta1": 0.9, "beta2": 0.98, "learning_rate": STILL}
+    for name, init in (("fresh", {}), ("taken", {"optimizer": True})):
+        config = start(settings, base, optim=betas, run={"num_steps": 1}, init=init)
+        train(config, str(tmp_path / name))
+    assert "of its optimizer taken" in capsys.readouterr().err
+    old, fresh, taken = (
+        optimizer_of(*at) for at in ((base, 2), (tmp_path / "fresh", 1), (tmp_path / "taken", 1))
+    )
+    assert old.keys() == taken.keys()
+    for key in old:
+        if "mu" in key or "nu" in key:
+            decay = 0.9 if "mu" in key else 0.98
+            np.testing.assert_allclose(taken[key], decay * old[key] + fresh[key], rtol=1e-4, atol=1e-9)
+    counts = [key for key in old if "count" in key]
+    assert [int(taken[key] - fresh[key]) for key in counts] == [2, 0]  # Adam's, and the schedule's
+    assert all(int(fresh[key]) == 1 for key in counts)
+
+
+def test_moments_of_a_transplanted_vocabulary(settings, base, tmp_path):
+    config = one_still_step(
+        settings, base, init={"vocabulary": "transplant", "optimizer": True}, tokenizer={"vocab_size": 44}
+    )
+    train(config, str(tmp_path / "run"))
+    old, new = optimizer_of(base, 2), optimizer_of(tmp_path / "run", 1)
+    (key,) = (key for key in old if "nu" in key and "shared" in key)
+    assert old[key].shape == (40, 16) and new[key].shape == (44, 16)
+    assert (new[key] >= 0.98 * old[key].min(axis=0)).all()  # means of old rows, decayed once
+
+
+def test_moments_that_cannot_be_taken(settings, base, tmp_path):
+    taken = {"optimizer": True}
+    with pytest.raises(CheckpointError, match="has the moments of adam, this run's are of lion; leave"):
+        lion = start(settings, base, init=taken, optim={"name": "lion"})
+        train(lion, str(tmp_path / "a"))
+    with pytest.raises(CheckpointError, match="shared/embedding begins at random, its moments cannot; leave"):
+        train(start(settings, base, init=taken | {"exclude": "shared"}), str(tmp_path / "b"))
+    with pytest.raises(ConfigError, match=r"init.optimizer: adapters are new, and so are their moments"):
+        start(settings, base, init=taken, lora={"rank": 2})
+    with pytest.raises(ConfigError, match=r"init.optimizer: there is no base"):
+        make_config(settings, init=taken)
+    shutil.copytree(base, tmp_path / "export")
+    shutil.rmtree(tmp_path / "export/checkpoints/2/optimizer")
+    write_digests(tmp_path / "export/checkpoints/2")
+    with pytest.raises(CheckpointError, match="export, step 2: has no optimizer, as imports, exports and"):
+        train(start(settings, tmp_path / "export", init=taken), str(tmp_path / "c"))
 
 
 @pytest.mark.slow

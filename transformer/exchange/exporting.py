@@ -1,6 +1,7 @@
 """From one of our model directories to a folder that `from_pretrained` of transformers loads."""
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformer.exchange.origins import read_origin
 from transformer.exchange.reading import EARLY
 from transformer.exchange.refitting import differences, refit, refitted
 from transformer.exchange.verifying import transformers_runtime, verify
+from transformer.exchange.vocabularies import LANGUAGE_IN_TEXT
 from transformer.exchange.written_tensors import cast
 from transformer.exchange.written_vocabularies import Written, ids_of, pieces, written_tokenizer
 from transformer.inference.model_directory import LoadedModel, load_model
@@ -114,7 +116,7 @@ def export_hf(
         write_json(folder / "config.json", plan.config)
         write_json(folder / "generation_config.json", _generation(loaded, origin))
         save_arrays(folder / "model.safetensors", tensors, {"format": "pt"})
-        _read_back(folder, plan, loaded.tokenizer)
+        _read_back(folder, plan, loaded.tokenizer, note)
         use = _USE.format(target=Path(target).name, title=family.title)
         card = model_card(Path(model), Path(target).name, loaded, said or Said(), use)
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -162,7 +164,8 @@ def _in_family(kind: str, loaded: LoadedModel, origin: Mapping[str, Any], target
     before = origin.get("config", {})
     # The settings that it came with stay word by word, if they still say the same.
     for config in (before, {**common, **before, **written}):
-        foreign = Foreign(target, {"config.json": config})
+        told = {"config.json": config, "tokenizer_config.json": origin.get("tokenizer", {})}
+        foreign = Foreign(target, told)
         found = family.model(foreign, model.tied_embeddings in ("inputs", "none"))
         fitted = refitted(model, ModelConfig(**found))
         reasons = [*foreign.reasons, *differences(fitted, ModelConfig(**found))]
@@ -173,7 +176,8 @@ def _in_family(kind: str, loaded: LoadedModel, origin: Mapping[str, Any], target
             break
     if rows[0] != rows[1] and model.tied_embeddings in ("all", "inputs"):
         reasons.append(f"tokenizer: {rows[0]} source pieces, {rows[1]} target pieces")
-    files = written_tokenizer(kind, tokenizer, origin.get("tokenizer", {}))
+    unchanged = origin.get("tokenizer_digest") == tokenizer.digest
+    files = written_tokenizer(kind, tokenizer, origin.get("tokenizer", {}), unchanged)
     return _Plan(kind, fitted, found, config, files, [*reasons, *files.reasons])
 
 
@@ -222,12 +226,19 @@ def _as_before(
         note(f"{wider} tensors were imported with fewer bits than they need now: written as float32")
 
 
-def _read_back(folder: Path, plan: _Plan, tokenizer: Tokenizer) -> None:
-    """Refuses if the importer does not find in `folder` what is here."""
+def _read_back(folder: Path, plan: _Plan, tokenizer: Tokenizer, note: Callable[[str], None]) -> None:
+    """Refuses if the importer does not find in `folder` what is here.
+
+    A target's language that is a piece of the text there (MADLAD-400's) is the caller's to write.
+    """
     foreign = Foreign(folder)
     rows = tokenizer.source_vocab, tokenizer.target_vocab
     found = FAMILIES[plan.kind].tokenizer(foreign, rows, ("", ""))
-    for name, value in tokenizer.special._asdict().items():
+    special, told = tokenizer.special, tokenizer.source_pieces(tokenizer.special.source_prefix)
+    if told and all(re.fullmatch(LANGUAGE_IN_TEXT, piece) for piece in told):
+        special = special._replace(source_prefix=())
+        note(f"the tokenizer of {plan.kind} adds no language: begin each line with {' '.join(told)}")
+    for name, value in special._asdict().items():
         if name != "hidden" and (other := getattr(found.special, name)) != value:
             foreign.refuse(f"tokenizer: {name} is {value}, and would be read as {other}")
     if pieces(found) != pieces(tokenizer):

@@ -11,6 +11,7 @@ from transformer.exchange.foreign import Foreign, shown
 from transformer.exchange.trial import try_sentencepiece
 from transformer.special_ids import SpecialIds
 
+LANGUAGE_IN_TEXT = "<2[^<>]+>"  # MADLAD-400's pieces that name the target's language
 _LARGEST_MODEL = 1 << 24  # bytes of a SentencePiece model; the largest known has 5 million
 
 # Languages in the order of their ids, which the files of M2M100 and mBART need not tell.
@@ -234,7 +235,7 @@ def t5_tokenizer(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str])
     if languages[1] and f"<2{languages[1]}>" in listed:
         prefix = (listed.index(f"<2{languages[1]}>"),)
     elif languages[1]:
-        known = [piece[2:-1] for piece in listed if re.fullmatch(r"<2[^<>]+>", piece)]
+        known = [piece[2:-1] for piece in listed if re.fullmatch(LANGUAGE_IN_TEXT, piece)]
         hint = did_you_mean(languages[1], known) if known else "; this family is told it in the text"
         f.refuse(f"--target_language: '{languages[1]}' is not known{hint}")
     if languages[0]:

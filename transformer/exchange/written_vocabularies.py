@@ -117,13 +117,16 @@ _WRITERS: dict[str, Callable[[Tokenizer, Mapping[str, Any]], Written]] = {
 }
 
 
-def written_tokenizer(kind: str, tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Written:
+def written_tokenizer(
+    kind: str, tokenizer: Tokenizer, settings: Mapping[str, Any], unchanged: bool
+) -> Written:
     """Returns a tokenizer's files.
 
     Args:
       kind: of the family.
       tokenizer: ours.
       settings: that it was imported with.
+      unchanged: whether it is the one that was imported from this family, and so fits as it did there.
     """
     of_bytes = BytePairs.recognises(tokenizer.models[0])
     if of_bytes and kind == "t5":
@@ -131,4 +134,5 @@ def written_tokenizer(kind: str, tokenizer: Tokenizer, settings: Mapping[str, An
     if of_bytes != (kind == "bart"):
         have = "byte pairs" if of_bytes else "a SentencePiece model"
         return Written({}, {}, (f"tokenizer: is {have}, this family's is not",))
-    return _WRITERS[kind](tokenizer, settings)
+    written = _WRITERS[kind](tokenizer, settings)
+    return written._replace(reasons=()) if unchanged else written

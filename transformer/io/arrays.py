@@ -28,9 +28,7 @@ def read_item(folder: Path, step: int, item: str, like: Any) -> Any:
     """Reads one of the items that `Checkpoints` writes.
 
     Args:
-      folder: of the checkpoints.
-      step: one of them.
-      item: for example "params".
+      folder, step, item: as for `read_arrays`.
       like: nested dicts of jax.ShapeDtypeStruct with shardings.
 
     Returns:
@@ -39,18 +37,35 @@ def read_item(folder: Path, step: int, item: str, like: Any) -> Any:
     Raises:
       CheckpointError: if the item's files are damaged, or its arrays have other names, shapes or dtypes.
     """
+    found = read_arrays(folder, step, item)
+    if mismatch := find_mismatch(found, like):
+        raise CheckpointError(f"{folder / str(step)}: {item}: {mismatch}")
+    return jax.tree.map(lambda x, wanted: jax.device_put(x, wanted.sharding), found, like)
+
+
+def read_arrays(folder: Path, step: int, item: str) -> dict[str, Any]:
+    """Reads the arrays of an item as they are.
+
+    Args:
+      folder: of the checkpoints.
+      step: one of them.
+      item: for example "params".
+
+    Returns:
+      Nested dicts of NumPy arrays; places in tuples and names of fields are keys, too.
+
+    Raises:
+      CheckpointError: if there is no such item, or its files are damaged.
+    """
     where = folder / str(step)
     if not (where / item).exists():
         raise CheckpointError(f"{where}: has no item '{item}'")
     if damage := find_damage(where, [item]):
         raise files.unusable(folder, step, damage)
     try:
-        found = _read((where / item).absolute())
+        return _read((where / item).absolute())
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise files.unusable(folder, step, in_one_line(error)) from None
-    if mismatch := find_mismatch(found, like):
-        raise CheckpointError(f"{where}: {item}: {mismatch}")
-    return jax.tree.map(lambda x, wanted: jax.device_put(x, wanted.sharding), found, like)
 
 
 def write_params(
@@ -114,10 +129,11 @@ def _write(folder: Path, arrays: Iterable[tuple[tuple[str, ...], np.ndarray]]) -
     write_json(folder / "_METADATA", {"tree_metadata": listed, **facts, "custom_metadata": None})
 
 
-def _read(folder: Path) -> Any:
+def _read(folder: Path) -> dict[str, Any]:
     """Returns nested dicts of NumPy arrays."""
     listed = json.loads((folder / "_METADATA").read_text(encoding="utf-8"))["tree_metadata"].values()
-    paths = [tuple(part["key"] for part in entry["key_metadata"]) for entry in listed]
+    arrays = [entry for entry in listed if not entry["value_metadata"]["skip_deserialize"]]  # not () or None
+    paths = [tuple(part["key"] for part in entry["key_metadata"]) for entry in arrays]
     store = _store(folder)
     opened = [
         tensorstore.open({"driver": "zarr", "kvstore": {**store, "path": ".".join(path)}}, open=True)

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import jax
-
 from transformer.errors import did_you_mean
+from transformer.paths import by_path
 
 
 def find_mismatch(had: Any, wanted: Any) -> str | None:
@@ -29,11 +28,4 @@ def find_mismatch(had: Any, wanted: Any) -> str | None:
 
 def _arrays(tree: Any) -> dict[str, str]:
     """Returns "dtype[shape]" by path."""
-    return {
-        "/".join(map(_key, path)): f"{x.dtype}{list(x.shape)}"
-        for path, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def _key(key: Any) -> str:
-    return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
+    return {path: f"{x.dtype}{list(x.shape)}" for path, x in by_path(tree).items()}

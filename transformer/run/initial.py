@@ -1,6 +1,6 @@
 """Parameters that a new run starts from: those of another model directory (`config.init`)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +17,24 @@ from transformer.io.agreement import everywhere, of_first
 from transformer.io.digests import digest_arrays
 from transformer.io.workdir import Origin, Workdir, write_json
 from transformer.paths import by_path, chosen
+from transformer.run.moments import NO_MOMENTS, base_moments, moments_in
 from transformer.run.transplant import transplanted
 from transformer.steps.state import TrainState, count_numbers, trained_part
 
 _BY_PIECE = ("embedding", "logits_bias")  # names of parameters with a row for each piece
+_OTHER_MODEL = "leave config.model as it is there, or leave the parameter out with config.init.exclude"
+
+
+class Given(NamedTuple):
+    """What a run takes of its base, on its devices: arrays by path.
+
+    Attributes:
+      params: of the model.
+      moments: of the optimizer's state.
+    """
+
+    params: dict[str, jax.Array]
+    moments: dict[str, jax.Array]
 
 
 class Choice(NamedTuple):
@@ -53,7 +67,7 @@ def base_tokenizer(config: Config) -> Tokenizer:
 
 def initial_parameters(
     config: Config, workdir: Workdir, tokenizer: Tokenizer, like: TrainState, note: Callable[[str], None]
-) -> tuple[dict[str, jax.Array], dict[str, Any]]:
+) -> tuple[Given, dict[str, Any]]:
     """Reads the base of a run, and records which it was.
 
     Args:
@@ -64,7 +78,7 @@ def initial_parameters(
       note: takes a line for the user.
 
     Returns:
-      (the model's parameters by path, a report for metrics.jsonl).
+      (what the run takes, a report for metrics.jsonl).
 
     Raises:
       CheckpointError: if the base is not the one that the run began with, or with every array of another
@@ -74,13 +88,17 @@ def initial_parameters(
     init, (base, origin) = config.init, _load(config, workdir)
     had = jax.tree.map(np.asarray, by_path(base.params))
     wanted = by_path(like.params if like.fixed is None else like.fixed)
+    moments = moments_in(like.opt_state, wanted) if init.optimizer else {}
+    had |= base_moments(origin.model, base, config.optim.name, moments) if init.optimizer else {}
     coverage: dict[str, Any] = {}
     if init.vocabulary == "transplant" or init.source_language or init.target_language:
         pair = base.tokenizer, tokenizer
         had, found = transplanted(had, base.config.model, *pair, init.language_like)
         coverage = {"pieces": {side: counts._asdict() for side, counts in found.items()}}
-    choice = choose(had, wanted, init)
-    faults = _misfits(had, wanted, choice)
+    choice = choose({path: x for path, x in had.items() if path not in moments}, wanted, init)
+    faults = _misfits(had, wanted, choice.taken, _OTHER_MODEL) + _misfits(had, moments, moments, NO_MOMENTS)
+    if init.optimizer:
+        faults += [f"{path} begins at random, its moments cannot; {NO_MOMENTS}" for path in choice.new]
     if not coverage:
         faults += _other_pieces(base, tokenizer, choice)
     if config.lora.rank:
@@ -95,15 +113,17 @@ def initial_parameters(
         "parameters": count_numbers(wanted),
     }
     source = {"model": origin.model, "checkpoint": origin.step, "digest": origin.digest}
-    report = {**choice._asdict(), **source, **sizes, **coverage}
+    report = {**choice._asdict(), "moments": len(moments), **source, **sizes, **coverage}
     note(report_line(report))
-    # Each process puts its share on its own devices.
-    placed: dict[str, jax.Array] = {
-        path: jax.make_array_from_callback(x.shape, wanted[path].sharding, x.__getitem__)
-        for path, x in had.items()
-        if path in choice.taken
+    return Given(_placed(had, {path: wanted[path] for path in choice.taken}), _placed(had, moments)), report
+
+
+def _placed(arrays: Mapping[str, np.ndarray], like: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Returns the arrays that `like` has; each process puts its share on its own devices."""
+    return {
+        path: jax.make_array_from_callback(x.shape, x.sharding, arrays[path].__getitem__)
+        for path, x in like.items()
     }
-    return placed, report
 
 
 def check_origin(config: Config, workdir: Workdir) -> None:
@@ -148,6 +168,7 @@ def report_line(report: Mapping[str, Any]) -> str:
         for kind in ("left", "new")
     ]
     trained, every = report["trained"], report["parameters"]
+    moments = f"; {report['moments']:,} arrays of its optimizer taken" if report["moments"] else ""
     pieces = "".join(
         f"; {side} pieces: {counts['equal']:,} as they were, {counts['composed']:,} composed of old ones, "
         f"{counts['unknown']:,} with unknown characters"
@@ -156,7 +177,7 @@ def report_line(report: Mapping[str, Any]) -> str:
     return (
         f"init: {report['model']}, step {report['checkpoint']:,}: {len(report['taken']):,} parameters taken, "
         f"{', '.join(listed)}; {trained:,} of the model's {every:,} are trained ({trained / every:.2%})"
-        f"{pieces}"
+        f"{pieces}{moments}"
     )
 
 
@@ -192,14 +213,13 @@ def _other_pieces(base: LoadedModel, tokenizer: Tokenizer, choice: Choice) -> li
     ]
 
 
-def _misfits(had: Mapping[str, Any], wanted: Mapping[str, Any], choice: Choice) -> list[str]:
-    """Returns a line for each parameter of another shape or dtype."""
+def _misfits(
+    had: Mapping[str, Any], wanted: Mapping[str, Any], paths: Iterable[str], remedy: str
+) -> list[str]:
+    """Returns a line for each array of another shape or dtype."""
     lines = []
-    for path in choice.taken:
+    for path in paths:
         theirs, ours = (f"{x.dtype}{list(x.shape)}" for x in (had[path], wanted[path]))
         if theirs != ours:
-            lines.append(
-                f"{path} is {theirs}, this run's is {ours}; leave config.model as it is there, "
-                "or leave the parameter out with config.init.exclude"
-            )
+            lines.append(f"{path} is {theirs}, this run's is {ours}; {remedy}")
     return lines

@@ -27,7 +27,7 @@ from transformer.model.transformer import Transformer
 from transformer.paths import nested
 from transformer.run.dev import evaluate_dev
 from transformer.run.health import Health
-from transformer.run.initial import check_origin, initial_parameters
+from transformer.run.initial import Given, check_origin, initial_parameters
 from transformer.run.prepare import PreparedData
 from transformer.run.signals import StopRequest
 from transformer.steps.replicas import find_drift
@@ -126,18 +126,18 @@ class Run:
             check_space(self.workdir.checkpoints, size, run.keep_latest + run.keep_best)
         with self.goodput.spent("restoring"):
             found = self.checkpoints.restore_newest(like.items(), strict=self.strict)
-        base: dict[str, jax.Array] = {}
+        base = Given({}, {})
         if self.config.init.model and (found is None or like.fixed):
             pieces = self.data.tokenizer
             base, self.base = initial_parameters(self.config, self.workdir, pieces, like, self.note)
         if found is None:
-            return init_state(self.model, self.tx, self.config, self.mesh, base), new
+            return init_state(self.model, self.tx, self.config, self.mesh, *base), new
         items, saved = found
         position = Position(**saved)
         if position.metric != new.metric:  # values of two metrics do not compare
             position = dataclasses.replace(position, metric=new.metric, best=None, stale=0)
         step = jax.device_put(jnp.int32(position.step), like.step.sharding)
-        fixed = nested(base) if like.fixed else None
+        fixed = nested(base.params) if like.fixed else None
         return TrainState(step, items["params"], items["optimizer"], items.get("ema"), fixed), position
 
     def loop(self) -> None:

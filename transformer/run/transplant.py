@@ -27,14 +27,16 @@ class Coverage(NamedTuple):
 def transplanted(
     params: Mapping[str, np.ndarray], model: ModelConfig, old: Tokenizer, new: Tokenizer, like: str = ""
 ) -> tuple[dict[str, np.ndarray], dict[str, Coverage]]:
-    """Returns parameters whose tables have a row for each new piece, and the coverage of each side.
+    """Returns arrays whose tables have a row for each new piece, and the coverage of each side.
 
     A piece that both have keeps its row, a special id that of the same meaning. Any other piece gets the
     mean of the rows of the old pieces it consists of, the longest first; characters that are none of
     them count as the unknown piece. A language that is new gets the row of another, or the mean of all.
+    Moments follow their parameters: zeros, with the count of all steps, would make the first updates of
+    new rows several times too large.
 
     Args:
-      params: of the base, by path.
+      params: of the base, by path; and moments, of the same shapes and with paths that end alike.
       model: its configuration.
       old: the base's tokenizer.
       new: the run's.
@@ -52,7 +54,11 @@ def transplanted(
     names = TABLES[model.tied_embeddings]
     sides = {f"{names.source}/embedding": "source", f"{names.target}/embedding": "target"}
     sides |= {f"{names.output}/embedding": "target", "logits_bias": "target"}
-    moved = {path: _means(x, parts[sides[path]]) if path in sides else x for path, x in params.items()}
+    moved = dict(params)
+    for table in sides.keys() & params.keys():
+        for path, x in params.items():
+            if f"/{path}".endswith(f"/{table}") and x.shape == params[table].shape:
+                moved[path] = _means(x, parts[sides[table]])
     return moved, {side: _coverage(found, old.special.unk) for side, found in parts.items()}
 
 

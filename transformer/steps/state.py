@@ -13,7 +13,7 @@ from transformer.config import Config, LoraConfig
 from transformer.errors import ConfigError
 from transformer.model.lora import merged, new_adapters
 from transformer.model.transformer import Transformer
-from transformer.paths import by_path, chosen, nested
+from transformer.paths import by_path, chosen, names, nested
 
 
 class TrainState(NamedTuple):
@@ -75,6 +75,7 @@ def init_state(
     config: Config,
     mesh: Mesh | None = None,
     given: Mapping[str, jax.Array] | None = None,
+    moments: Mapping[str, jax.Array] | None = None,
 ) -> TrainState:
     """Returns the state of step 0, born sharded when there is a mesh.
 
@@ -82,9 +83,10 @@ def init_state(
       model: the model; `tx` and `config` are its optimizer and run.
       mesh: devices.
       given: the model's parameters by path; those that are missing are drawn from `config.run.init_seed`.
+      moments: arrays of the optimizer's state by path; those that are missing are as it begins.
     """
 
-    def init(key: jax.Array, given: Mapping[str, jax.Array]) -> TrainState:
+    def init(key: jax.Array, given: Mapping[str, jax.Array], moments: Mapping[str, jax.Array]) -> TrainState:
         # A parameter's shape does not depend on the input's, so the smallest input will do.
         ids = jnp.ones((1, 1), jnp.int32)
         params = model.init(key, ids, ids, 0 * ids, ids, ids, 0 * ids)["params"]
@@ -93,10 +95,13 @@ def init_state(
         if config.lora.rank:
             fixed, params = params, new_adapters(jax.random.fold_in(key, 1), params, config.lora)
         ema = jax.tree.map(jnp.copy, params) if config.optim.ema_decay else None
-        opt_state = tx.init(trained_part(params, config.optim.freeze))
+        opt_state = jax.tree_util.tree_map_with_path(
+            lambda path, x: moments.get("/".join(names(path)), x),
+            tx.init(trained_part(params, config.optim.freeze)),
+        )
         return TrainState(jnp.zeros((), jnp.int32), params, opt_state, ema, fixed)
 
-    inputs = jax.random.key(config.run.init_seed), given or {}
+    inputs = jax.random.key(config.run.init_seed), given or {}, moments or {}
     if mesh is None:
         return jax.jit(init)(*inputs)
     shardings = state_shardings(jax.eval_shape(init, *inputs), mesh)
@@ -115,9 +120,9 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
         known |= {tuple(path.split("/")): (x.shape, specs[path]) for path, x in by_path(tree).items()}
 
     def one(path: tuple[Any, ...], x: Any) -> NamedSharding:
-        names = tuple(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", "")))) for k in path)
-        for start in range(len(names)):
-            shape, spec = known.get(names[start:], (None, None))
+        keys = names(path)
+        for start in range(len(keys)):
+            shape, spec = known.get(keys[start:], (None, None))
             if shape == x.shape:
                 return NamedSharding(mesh, spec)
         return NamedSharding(mesh, PartitionSpec())

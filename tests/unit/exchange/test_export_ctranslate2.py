@@ -6,12 +6,14 @@ from typing import Any
 
 import hf_folders
 import jax
+import marian_folder
 import own_models
 import pytest
 
 from transformer.errors import CheckpointError
 from transformer.exchange.card import Said
 from transformer.exchange.export_ctranslate2 import export_ctranslate2
+from transformer.exchange.importing import import_marian
 from transformer.inference.translator import Translator
 
 ctranslate2 = pytest.importorskip("ctranslate2", reason="ctranslate2, an extra, is not installed")
@@ -62,6 +64,17 @@ def test_greedy_translations_are_the_same(kind: str, tmp_path: Path) -> None:
     lines = hf_folders.sentences(100, seed=3)
     arguments = tmp_path / "ours", tmp_path / "ct2", "best", "float32", Said()
     told = export_ctranslate2(*arguments, lines)
+    assert told.startswith("100 of 100 greedy translations are CTranslate2's, log-probabilities differ by")
+
+
+@pytest.mark.parametrize("kind", ["as OPUS-MT", "two vocabularies"])
+def test_what_was_imported_of_marian(kind: str, tmp_path: Path) -> None:
+    """Its positions, epsilon and first input of zeros; ids that it has not are never chosen."""
+    separate = dict(tied_embeddings_all="false", tied_embeddings="true", more=(9, 0))
+    marian_folder.write(tmp_path / "theirs", **(separate if "two" in kind else {}))
+    import_marian(tmp_path / "theirs", tmp_path / "ours", note=str)
+    lines = hf_folders.sentences(100, seed=3)
+    told = export_ctranslate2(tmp_path / "ours", tmp_path / "ct2", "best", "float32", Said(), lines)
     assert told.startswith("100 of 100 greedy translations are CTranslate2's, log-probabilities differ by")
 
 

@@ -31,7 +31,12 @@ MAKERS = {
     "t5_untied": lambda folder: hf_folders.t5(folder, untied=True, tie_word_embeddings=False),
     "mt5_gated": lambda folder: hf_folders.t5(folder, "MT5", feed_forward_proj="gated-gelu"),
     "umt5_gated": lambda folder: hf_folders.t5(folder, "UMT5", feed_forward_proj="gated-gelu"),
+    "bart": hf_folders.bart,
+    "bart_merges": lambda folder: hf_folders.bart(folder, "vocab.json and merges.txt"),
+    "byt5": hf_folders.byt5,
+    "madlad": hf_folders.madlad,
 }
+READERS = dict(bart="Bart", byt5="ByT5", madlad="T5", t5="T5", mt5="T5", umt5="T5")  # others: Auto
 
 
 def quiet(line: str) -> None:
@@ -72,13 +77,24 @@ def test_what_was_imported_is_given_back(
         assert title == type(model).__name__
         assert content(tmp_path / "back") == content(tmp_path / "theirs")
         assert loaded(tmp_path / "back", kind) == loaded(tmp_path / "theirs", kind)
-        reader = transformers.T5Tokenizer if "t5" in kind else transformers.AutoTokenizer
+        reader = getattr(transformers, READERS.get(kind.partition("_")[0], "Auto") + "Tokenizer")
         before, after = (reader.from_pretrained(tmp_path / name) for name in ("theirs", "back"))
         getattr(transformers, title).from_pretrained(tmp_path / "back")
     lines = [*hf_folders.sentences(100, seed=11), "a   road"]
     assert after(lines).input_ids == before(lines).input_ids
     assert after(text_target=lines).input_ids == before(text_target=lines).input_ids
     assert after.batch_decode(after(lines).input_ids) == before.batch_decode(before(lines).input_ids)
+
+
+def test_a_language_in_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MADLAD-400's tokenizer does not add it as ours does."""
+    monkeypatch.setattr(hf_folders, "copies", lambda *sizes, **more: [])
+    hf_folders.madlad(tmp_path / "theirs")
+    import_hf(tmp_path / "theirs", tmp_path / "ours", ("", "de"), note=quiet)
+    notes: list[str] = []
+    export_hf(tmp_path / "ours", tmp_path / "back", note=notes.append)
+    assert notes[0] == "the tokenizer of t5 adds no language: begin each line with <2de>"
+    assert content(tmp_path / "back") == content(tmp_path / "theirs")
 
 
 @pytest.fixture

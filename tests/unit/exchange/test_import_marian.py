@@ -14,6 +14,7 @@ import pytest
 
 from transformer import cli
 from transformer.errors import CheckpointError
+from transformer.exchange.exporting import export_hf
 from transformer.exchange.importing import import_marian
 from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.model.masks import shift_right
@@ -266,6 +267,19 @@ def test_damaged_folders(tmp_path, capsys, how, message):
     assert said.count("\n") == 1 and said.startswith("transformer: error: ")
     assert re.search(message, said), said
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_classes_of_transformers_compute_something_else(tmp_path, norm):
+    changes = {k.replace("-", "_"): v for k, v in marian_folder.PRE.items()} if norm == "pre" else {}
+    imported(tmp_path, **changes)
+    with pytest.raises(CheckpointError, match="no class of transformers has this model") as caught:
+        export_hf(tmp_path / "to", tmp_path / "back", note=str)
+    assert "config.model.norm_epsilon is 1e-06, not 1e-05" in str(caught.value)
+    if norm == "post":
+        assert "MarianMTModel comes nearest" in str(caught.value)
+        assert "config.model.positions is 'sinusoidal_halves', not 'sinusoidal_split'" in str(caught.value)
+    assert not (tmp_path / "back").exists()
 
 
 def test_options_of_the_other_form(tmp_path, capsys):

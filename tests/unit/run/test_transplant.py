@@ -61,6 +61,26 @@ def test_equal_pieces_keep_rows_and_others_are_means(tied):
         assert coverage[side]._asdict() == counts and min(counts.values()) > 0
 
 
+def test_moments_follow():
+    old, new = tokenizer(50, "abcdefg", True, seed=1), tokenizer(70, "abcdefgh", True, seed=2)
+    draw = np.random.default_rng(0)
+    params = {"shared/embedding": draw.normal(size=(50, 4)), "encoder/x/kernel": np.ones((50, 4))}
+    moments = {
+        f"1/0/{kind}/{path}": draw.random(x.shape) for kind in ("mu", "nu") for path, x in params.items()
+    }
+    moments |= {
+        "1/0/count": np.int32(7),
+        "1/0/v_row/shared/embedding": np.ones(50),
+    }  # Adafactor's has one axis
+    found, _ = transplanted({**params, **moments}, ModelConfig(), old, new)
+    for kind in ("mu", "nu"):
+        path = f"1/0/{kind}/shared/embedding"
+        alone, _ = transplanted({"shared/embedding": moments[path]}, ModelConfig(), old, new)
+        np.testing.assert_array_equal(found.pop(path), alone["shared/embedding"])
+    for path in (*moments, "encoder/x/kernel"):
+        assert path not in found or found[path] is {**params, **moments}[path]
+
+
 def test_the_same_tokenizer_changes_nothing():
     old = tokenizer(50, "abcdefg", True, seed=1)
     table = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
