@@ -9,12 +9,11 @@ from flax import linen as nn
 
 from transformer.axes import copies, shard
 from transformer.config import ModelConfig
-from transformer.model import masks, positions
+from transformer.model import local, masks
 from transformer.model.attention import KeysValues
-from transformer.model.dropout import Dropout
 from transformer.model.layers import DecoderLayer, EncoderLayer
-from transformer.model.norms import Norm
 from transformer.model.sharded import look_up
+from transformer.model.stack import Stack
 from transformer.special_ids import BOS_ID
 
 
@@ -55,94 +54,6 @@ class Embedding(nn.Module):
 
     def logits(self, y_BTD: jax.Array) -> jax.Array:
         return jnp.einsum("BTD,VD->BTV", y_BTD, self.embedding.astype(self.config.dtype))
-
-
-class Stack(nn.Module):
-    """What encoder and decoder share: input signal, layers, and the final norm of pre-norm models."""
-
-    config: ModelConfig
-    layer_type: type[EncoderLayer] | type[DecoderLayer]
-    num_layers: int
-
-    def setup(self) -> None:
-        c = self.config
-        layer: Any = self.layer_type
-        if c.remat:
-            # The last argument, `deterministic`, is a Python bool. Without CSE prevention XLA may
-            # merge the recomputation away; inside a scan it cannot, and the barrier only costs.
-            last = 4 if layer is EncoderLayer else 6
-            layer = nn.remat(layer, static_argnums=(last,), prevent_cse=not c.scan_layers)
-        if c.scan_layers:
-            self.layers = layer(c)
-        else:
-            self.layer = [layer(c) for _ in range(self.num_layers)]
-        if c.norm == "pre":
-            self.final_norm = Norm(c)
-        if c.embedding_norm:
-            self.embedding_norm = Norm(c)
-        normal, dtype = nn.initializers.normal(c.d_model**-0.5), jnp.dtype(c.param_dtype)
-        if c.positions == "learned":
-            rows = c.max_length + c.position_offset
-            self.positions = self.param("positions", normal, (rows, c.d_model), dtype)
-        if c.positions == "relative":
-            tables = 1 if c.relative_shared else self.num_layers
-            shape = tables, c.relative_buckets, c.num_heads
-            self.relative_bias = self.param("relative_bias", normal, shape, dtype)
-        self.dropout = Dropout(c.dropout_rate)
-
-    def signal(self, embedded_BTD: jax.Array, pos_BT: jax.Array, deterministic: bool = True) -> jax.Array:
-        """Returns Dropout(embedding * sqrt(d_model) + position signal) (3.4, 3.5, 5.4)."""
-        c = self.config
-        x_BTD = embedded_BTD * c.d_model**0.5 if c.scale_embeddings else embedded_BTD
-        if c.positions == "learned":
-            x_BTD += look_up(copies(self.positions, "_D"), pos_BT + c.position_offset, "_D", c.dtype)
-        elif c.positions in positions.FIXED:
-            signal = positions.FIXED[c.positions](pos_BT + c.position_offset, c.d_model)
-            x_BTD += signal.astype(c.dtype)
-        if c.embedding_norm:
-            x_BTD = self.embedding_norm(x_BTD)
-        return shard(self.dropout(x_BTD, deterministic), "BTD")
-
-    def score_bias(self, table_NH: jax.Array | None, distance_TS: jax.Array) -> jax.Array | None:
-        """Returns bias_1HTS that self-attention adds to its scores, if it does, from one of `tables`."""
-        if self.config.positions == "alibi":
-            return positions.alibi(self.config.num_heads, distance_TS)
-        if table_NH is None:
-            return None
-        far = self.config.relative_max_distance
-        return positions.relative_bias(table_NH, distance_TS, far, self.layer_type is EncoderLayer)
-
-    def tables(self) -> jax.Array | None:
-        """Returns table_LNH of the biases of distances for each layer, if the model has them."""
-        if self.config.positions != "relative":
-            return None
-        return jnp.broadcast_to(self.relative_bias, (self.num_layers, *self.relative_bias.shape[1:]))
-
-    def finish(self, x_BTD: jax.Array) -> jax.Array:
-        """Returns the stack's output: normed once more where the layers' outputs are not."""
-        return self.final_norm(x_BTD) if self.config.norm == "pre" else x_BTD
-
-    def run(self, x_BTD: jax.Array, deterministic: bool, *context: jax.Array) -> jax.Array:
-        """Returns `x_BTD` after all layers and the final norm."""
-        place_T = jnp.arange(x_BTD.shape[1])
-        distance_TT = place_T - place_T[:, None]  # sentences of a row do not see each other
-        table_LNH = self.tables()
-        if not self.config.scan_layers:
-            for i, layer in enumerate(self.layer):
-                table_NH = None if table_LNH is None else table_LNH[i]
-                x_BTD = layer(x_BTD, *context, self.score_bias(table_NH, distance_TT), deterministic)
-            return self.finish(x_BTD)
-
-        def body(layer: Any, x: jax.Array, table_NH: jax.Array | None) -> tuple[jax.Array, None]:
-            return layer(x, *context, self.score_bias(table_NH, distance_TT), deterministic), None
-
-        scan = nn.scan(
-            body,
-            variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True, "dropout": True},
-            length=self.num_layers,
-        )
-        return self.finish(scan(self.layers, x_BTD, table_LNH)[0])
 
 
 class Transformer(nn.Module):
@@ -212,7 +123,7 @@ class Transformer(nn.Module):
     ) -> jax.Array:
         """Returns encoded_BSD."""
         x_BSD = self.encoder.signal(self._table("source")(src_BS), pos_BS, deterministic)
-        return self.encoder.run(x_BSD, deterministic, masks.segment_mask(seg_BS, seg_BS))
+        return self.encoder.run(x_BSD, deterministic, self.encoder.mask(seg_BS))
 
     def decode(
         self,
@@ -225,7 +136,7 @@ class Transformer(nn.Module):
     ) -> jax.Array:
         """Returns y_BTD of all target positions at once (teacher forcing)."""
         x_BTD = self.decoder.signal(self._table("target")(tgt_in_BT), pos_BT, deterministic)
-        context = encoded_BSD, masks.decoder_mask(seg_BT), masks.segment_mask(seg_BT, src_seg_BS)
+        context = encoded_BSD, self.decoder.mask(seg_BT), masks.segment_mask(seg_BT, src_seg_BS)
         return self._scaled(self.decoder.run(x_BTD, deterministic, *context))
 
     def source_keys(self, encoded_BSD: jax.Array) -> tuple[KeysValues, ...]:
@@ -248,7 +159,7 @@ class Transformer(nn.Module):
           t: scalar int32.
           cache: from `empty_cache` or the previous step.
           ancestor_BWT: int32, at which place of the beam each hypothesis was at each position up to `t`;
-            of a longer T than the cache's, the rest is not read.
+            T may be another one than the cache's.
           source: from `source_keys`.
           src_seg_BS: segment numbers of the source, above 0 where real.
 
@@ -259,13 +170,14 @@ class Transformer(nn.Module):
         mask_B11S = (src_seg_BS > 0)[:, None, None, :]
         B, W = token_BW.shape
         T = cache[0].value.shape[2] // W
-        seen_BWTW = (ancestor_BWT[..., :T, None] == jnp.arange(W)) & (jnp.arange(T) <= t)[:, None]
+        place_T, seen_T, ancestor_BWT = self.decoder.remembered(t, T, ancestor_BWT)
+        seen_BWTW = (ancestor_BWT[..., None] == jnp.arange(W)) & seen_T[:, None]
         seen_B1WS = seen_BWTW.reshape(B, 1, W, T * W)
-        distance_1S = (jnp.arange(T).repeat(W) - t)[None]
-        table_LNH = self.decoder.tables()
+        distance_11S = (place_T.repeat(W) - t)[None, None]
+        table_LXH = self.decoder.tables()
         written = []
         for i, (layer, own, read) in enumerate(zip(self.decoder.layer, cache, source, strict=True)):
-            bias_1H1S = self.decoder.score_bias(None if table_LNH is None else table_LNH[i], distance_1S)
+            bias_1H1S = self.decoder.score_bias(None if table_LXH is None else table_LXH[i], distance_11S)
             x_BWD, own = layer.step(x_BWD, t, own, seen_B1WS, read, mask_B11S, bias_1H1S)
             written.append(own)
         return self.logits(self._scaled(self.decoder.finish(x_BWD))), tuple(written)
@@ -285,18 +197,28 @@ class Transformer(nn.Module):
 
 
 def empty_cache(config: ModelConfig, batch: int, width: int, length: int) -> tuple[KeysValues, ...]:
-    """Returns zeroed decoder keys and values of T = `length` positions for each layer, S = T * W."""
-    G, K, S = config.kv_heads, config.key_size, length * width
+    """Returns zeroed decoder keys and values of T positions for each layer, S = T * W.
+
+    T is `length`, or as many as a position ever sees, if that is less.
+    """
+    G, K, S = config.kv_heads, config.key_size, _places(config, length) * width
     key, value = jnp.zeros((batch, G, K, S), config.dtype), jnp.zeros((batch, G, S, K), config.dtype)
     return (KeysValues(key, value),) * config.num_decoder_layers
 
 
-def longer_cache(cache: tuple[KeysValues, ...], width: int, length: int) -> tuple[KeysValues, ...]:
-    """Returns the cache with room for `length` positions."""
+def _places(config: ModelConfig, length: int) -> int:
+    reach = local.reach(config, causal=True)
+    return length if reach is None else min(length, reach.ring)
+
+
+def longer_cache(
+    cache: tuple[KeysValues, ...], config: ModelConfig, width: int, length: int
+) -> tuple[KeysValues, ...]:
+    """Returns the cache with room for `length` positions, or as many as are ever seen."""
 
     def longer(x: jax.Array, axis: int) -> jax.Array:
         wanted = [(0, 0)] * x.ndim
-        wanted[axis] = 0, length * width - x.shape[axis]
+        wanted[axis] = 0, _places(config, length) * width - x.shape[axis]
         return jnp.pad(x, wanted)
 
     return tuple(KeysValues(longer(layer.key, 3), longer(layer.value, 2)) for layer in cache)

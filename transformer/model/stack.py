@@ -1,0 +1,132 @@
+"""What encoder and decoder are: layers, and what these share about positions and who sees whom."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from transformer.axes import copies, shard
+from transformer.config import ModelConfig
+from transformer.model import local, masks, positions
+from transformer.model.dropout import Dropout
+from transformer.model.layers import DecoderLayer, EncoderLayer
+from transformer.model.norms import Norm
+from transformer.model.sharded import look_up
+
+
+class Stack(nn.Module):
+    """What encoder and decoder share: input signal, layers, and the final norm of pre-norm models."""
+
+    config: ModelConfig
+    layer_type: type[EncoderLayer] | type[DecoderLayer]
+    num_layers: int
+
+    def setup(self) -> None:
+        c = self.config
+        layer: Any = self.layer_type
+        if c.remat:
+            # The last argument, `deterministic`, is a Python bool. Without CSE prevention XLA may
+            # merge the recomputation away; inside a scan it cannot, and the barrier only costs.
+            last = 4 if layer is EncoderLayer else 6
+            layer = nn.remat(layer, static_argnums=(last,), prevent_cse=not c.scan_layers)
+        if c.scan_layers:
+            self.layers = layer(c)
+        else:
+            self.layer = [layer(c) for _ in range(self.num_layers)]
+        if c.norm == "pre":
+            self.final_norm = Norm(c)
+        if c.embedding_norm:
+            self.embedding_norm = Norm(c)
+        normal, dtype = nn.initializers.normal(c.d_model**-0.5), jnp.dtype(c.param_dtype)
+        if c.positions == "learned":
+            rows = c.max_length + c.position_offset
+            self.positions = self.param("positions", normal, (rows, c.d_model), dtype)
+        if c.positions == "relative":
+            tables = 1 if c.relative_shared else self.num_layers
+            shape = tables, c.relative_buckets, c.num_heads
+            self.relative_bias = self.param("relative_bias", normal, shape, dtype)
+        self.dropout = Dropout(c.dropout_rate)
+        self.causal = self.layer_type is DecoderLayer
+        self.reach = local.reach(c, self.causal)
+
+    def signal(self, embedded_BTD: jax.Array, pos_BT: jax.Array, deterministic: bool = True) -> jax.Array:
+        """Returns Dropout(embedding * sqrt(d_model) + position signal) (3.4, 3.5, 5.4)."""
+        c = self.config
+        x_BTD = embedded_BTD * c.d_model**0.5 if c.scale_embeddings else embedded_BTD
+        if c.positions == "learned":
+            x_BTD += look_up(copies(self.positions, "_D"), pos_BT + c.position_offset, "_D", c.dtype)
+        elif c.positions in positions.FIXED:
+            signal = positions.FIXED[c.positions](pos_BT + c.position_offset, c.d_model)
+            x_BTD += signal.astype(c.dtype)
+        if c.embedding_norm:
+            x_BTD = self.embedding_norm(x_BTD)
+        return shard(self.dropout(x_BTD, deterministic), "BTD")
+
+    def mask(self, seg_BT: jax.Array) -> jax.Array | local.Parts:
+        """Returns who sees whom in self-attention."""
+        if self.reach is not None:
+            return self.reach.mask(seg_BT)
+        return masks.decoder_mask(seg_BT) if self.causal else masks.segment_mask(seg_BT, seg_BT)
+
+    def distance(self, length: int) -> jax.Array | local.Parts:
+        """Returns distances_NTS, int32, of keys from queries: sentences of a row do not see each other."""
+        if self.reach is not None:
+            return self.reach.distance(length)
+        place_T = jnp.arange(length)
+        return (place_T - place_T[:, None])[None]
+
+    def score_bias(self, table_XH: jax.Array | None, distance_NTS: jax.Array) -> jax.Array | None:
+        """Returns bias_NHTS that self-attention adds to its scores, if it does, from one of `tables`."""
+        if self.config.positions == "alibi":
+            return positions.alibi(self.config.num_heads, distance_NTS)
+        if table_XH is None:
+            return None
+        far = self.config.relative_max_distance
+        return positions.relative_bias(table_XH, distance_NTS, far, not self.causal)
+
+    def tables(self) -> jax.Array | None:
+        """Returns table_LXH of the biases of distances for each layer, if the model has them."""
+        if self.config.positions != "relative":
+            return None
+        return jnp.broadcast_to(self.relative_bias, (self.num_layers, *self.relative_bias.shape[1:]))
+
+    def remembered(
+        self, t: jax.Array, T: int, ancestor_BWT: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns (place_T, seen_T, ancestor_BWT) of the T positions in a cache when `t` is the newest one.
+
+        That is their numbers, whether `t` sees them, and the part of `ancestor_BWT` (of all positions) that
+        belongs to them.
+        """
+        if self.reach is None:
+            place_T = jnp.arange(T)
+            return place_T, place_T <= t, ancestor_BWT[..., :T]
+        place_T, seen_T = self.reach.remembered(t, T)
+        return place_T, seen_T, jnp.take(ancestor_BWT, place_T, axis=2, mode="clip")
+
+    def finish(self, x_BTD: jax.Array) -> jax.Array:
+        """Returns the stack's output: normed once more where the layers' outputs are not."""
+        return self.final_norm(x_BTD) if self.config.norm == "pre" else x_BTD
+
+    def run(self, x_BTD: jax.Array, deterministic: bool, *context: Any) -> jax.Array:
+        """Returns `x_BTD` after all layers and the final norm."""
+        distance, table_LXH = self.distance(x_BTD.shape[1]), self.tables()
+
+        def body(layer: Any, x: jax.Array, table_XH: jax.Array | None) -> tuple[jax.Array, None]:
+            bias = jax.tree.map(partial(self.score_bias, table_XH), distance)
+            return layer(x, *context, bias, deterministic), None
+
+        if not self.config.scan_layers:
+            for i, layer in enumerate(self.layer):
+                x_BTD, _ = body(layer, x_BTD, None if table_LXH is None else table_LXH[i])
+            return self.finish(x_BTD)
+
+        scan = nn.scan(
+            body,
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=self.num_layers,
+        )
+        return self.finish(scan(self.layers, x_BTD, table_LXH)[0])
