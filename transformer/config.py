@@ -25,6 +25,7 @@ Positions = Literal[
     "rotary",
     "none",
 ]
+Attention = Literal["full", "window", "block"]  # see model/local.py
 AttentionScore = Literal["dot_product", "general", "additive"]  # see model/scoring.py
 # Those of Hugging Face by the value of its early_stopping: False, True, "never".
 SearchRules = Literal["paper", "huggingface", "huggingface_early", "huggingface_never"]
@@ -83,6 +84,11 @@ class ModelConfig:
     tied_embeddings: Literal["all", "target", "inputs", "none"] = "all"  # which tables are one (3.4)
     scale_embeddings: bool = True  # times sqrt(d_model) (3.4)
     attention_score: AttentionScore = "dot_product"
+    attention: Attention = (
+        "full"  # of self-attention; the others see what is near, in memory linear in length
+    )
+    attention_radius: int = 64  # window: farthest distance seen; block: size of a block, two seen around it
+    global_tokens: int = 0  # not full: first source tokens, which see all and are seen by all of the source
     scale_queries: bool = True  # scores over sqrt(head size) (equation 1); additive ones never are
     scale_logits: bool = False  # over sqrt(d_model) (T5 with a tied output)
     logits_bias: bool = False  # one number a target piece (Marian, BART)

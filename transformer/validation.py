@@ -25,6 +25,7 @@ _POSITIVE = (
     "model.num_decoder_layers",
     "model.max_length",
     "model.norm_epsilon",
+    "model.attention_radius",
     "model.relative_buckets",
     "model.relative_max_distance",
     "tokenizer.vocab_size",
@@ -92,6 +93,7 @@ def _together(config: Config) -> Iterator[str]:
         yield f"model.scan_layers: layers that recur ('{model.recurrence}') are one; set it to false"
     if model.positions == "relative":
         yield from _relative(config)
+    yield from _local(config)
     if model.attention_implementation == "cudnn":
         yield from _cudnn(config)
     if model.tied_embeddings in ("all", "inputs") and not config.tokenizer.joint:
@@ -148,6 +150,11 @@ def _heads_and_positions(model: ModelConfig) -> Iterator[str]:
         )
     if model.positions == "rotary" and (model.head_size or model.d_model // max(model.num_heads, 1)) % 2:
         yield "model.positions: 'rotary' turns pairs of numbers; set an even config.model.head_size"
+    if model.positions == "rotary" and model.attention_score != "dot_product":
+        yield (
+            "model.positions: 'rotary' tells distances to dot products alone, not to "
+            f"'{model.attention_score}' scores; choose others, or config.model.attention_score=dot_product"
+        )
     if model.positions in ("relative", "alibi", "rotary", "none") and model.position_offset:
         yield (
             f"model.position_offset: '{model.positions}' positions have no first one, got "
@@ -155,6 +162,22 @@ def _heads_and_positions(model: ModelConfig) -> Iterator[str]:
         )
     if model.positions.startswith("sinusoidal") and model.d_model % 2:
         yield f"model.d_model: sinusoidal positions need an even size, got {model.d_model}"
+
+
+def _local(config: Config) -> Iterator[str]:
+    """Yields what attention to what is near does not go together with."""
+    model = config.model
+    if model.attention == "full" and model.global_tokens:
+        yield (
+            "model.global_tokens: where model.attention is 'full' all tokens see all, not "
+            f"{model.global_tokens} alone; set it to 0, or attention to 'window' or 'block'"
+        )
+    elif config.data.packing and (model.attention == "block" or model.global_tokens):
+        key = "global_tokens" if model.global_tokens else "attention: 'block'"
+        yield (
+            f"model.{key}: places are counted from the beginning of a row, which must be that of a sentence; "
+            "set config.data.packing=false"
+        )
 
 
 def _lora(config: Config) -> Iterator[str]:
@@ -191,6 +214,8 @@ def _cudnn(config: Config) -> Iterator[str]:
     head = model.head_size or model.d_model // max(model.num_heads, 1)
     if model.positions in ("relative", "alibi"):
         yield f"{key} adds no bias, as '{model.positions}' positions are; choose 'xla', or other positions"
+    if model.attention != "full":
+        yield f"{key} computes full attention alone; choose 'xla' for attention='{model.attention}'"
     if model.attention_score == "additive":
         yield f"{key} multiplies queries and keys; choose 'xla' for attention_score='additive'"
     if model.dtype != "bfloat16":

@@ -132,6 +132,19 @@ def test_parameters_of_other_families_too() -> None:
     assert {path: result["shapes"][f"params/{path}"] for path in expected} == expected
 
 
+def test_blocks_of_local_attention_stay_on_their_devices() -> None:
+    """Loss and gradients with dropout, and nothing is sent or computed for them twice."""
+    done = train_on("2x2x2", model="local")
+    assert done.returncode == 0, done.stderr
+    assert "rematerialization" not in done.stderr.lower()
+    result = json.loads(done.stdout)["2x2x2"]
+    for part in ("parts_1", "parts_2"):
+        assert result[part]["metrics"] < 1e-5
+        assert result[part]["gradients"] < 1e-5
+        assert 8 * result[part]["products"] == result[part]["products_alone"]
+    assert result["parts_1"]["sent"] == pytest.approx(result["formula"], rel=0.01)
+
+
 @pytest.mark.parametrize("meshes", [EVERY_DAY, pytest.param(NOW_AND_THEN, marks=SLOW)], ids="+".join)
 def test_nothing_is_rematerialised_to_change_its_sharding(meshes: tuple[str, ...]) -> None:
     done = train_on(*meshes)

@@ -109,6 +109,23 @@ def multi_head(
     return out_TD + params[f"{path}/out/bias"] if config.attention_bias else out_TD
 
 
+def near(config: Any, stack: str, length: int) -> Array:
+    """Returns [T, T] bool: what self-attention sees at all (section 4: "restricted self-attention").
+
+    A window is all within `attention_radius` places; a block sees itself and the ones before and after it.
+    The encoder's first `global_tokens` see all and are seen by all.
+    """
+    seen = np.ones((length, length), bool)
+    if config.attention == "full":
+        return seen
+    r, first = config.attention_radius, config.global_tokens if stack == "encoder" else 0
+    for t in range(length):
+        for s in range(length):
+            close = abs(t - s) <= r if config.attention == "window" else abs(t // r - s // r) <= 1
+            seen[t, s] = close or t < first or s < first
+    return seen
+
+
 def allowed_keys(seg_T: Array, seg_S: Array, causal: bool) -> Array:
     """Returns [T, S] bool: equal segments, none of them padding (0); causal: no key after the query."""
     allowed = np.zeros((len(seg_T), len(seg_S)), bool)
@@ -167,7 +184,7 @@ def residual(
 
 def encode(params: Params, config: Any, ids_S: Array, seg_S: Array, pos_S: Array) -> Array:
     """Returns [S, D], the output of the encoder for one row."""
-    allowed_SS = allowed_keys(seg_S, seg_S, causal=False)
+    allowed_SS = allowed_keys(seg_S, seg_S, causal=False) & near(config, "encoder", len(seg_S))
 
     def layer(depth: int, path: str, x_SD: Array) -> Array:
         bias_HSS = distances(params, config, "encoder", depth, len(ids_S))
@@ -196,7 +213,7 @@ def decode(
     pos_T: Array,
 ) -> Array:
     """Returns [T, D], the output of the decoder for one row and the encoder's output `memory_SD`."""
-    allowed_TT = allowed_keys(seg_T, seg_T, causal=True)
+    allowed_TT = allowed_keys(seg_T, seg_T, causal=True) & near(config, "decoder", len(seg_T))
     allowed_TS = allowed_keys(seg_T, src_seg_S, causal=False)
 
     def layer(depth: int, path: str, x_TD: Array) -> Array:

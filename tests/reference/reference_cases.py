@@ -64,6 +64,23 @@ MECHANISMS: dict[str, dict[str, Any]] = {
         attention_score="general", positions="none", num_heads=4, num_kv_heads=2, attention_bias=True
     ),
     "additive_multi_query": dict(attention_score="additive", num_kv_heads=1, num_decoder_layers=2),
+    "window_rotary_multi_query": dict(
+        attention="window", attention_radius=2, positions="rotary", num_kv_heads=1, num_decoder_layers=2
+    ),
+    "block_additive_buckets": dict(
+        attention="block",
+        attention_radius=1,
+        attention_score="additive",
+        positions="relative",
+        relative_buckets=8,
+        relative_max_distance=6,
+        relative_shared=False,
+        num_kv_heads=1,
+    ),
+    "window_global_alibi": dict(attention="window", attention_radius=1, global_tokens=2, positions="alibi"),
+    "block_global_general": dict(
+        attention="block", attention_radius=2, global_tokens=1, attention_score="general", norm="pre"
+    ),
     "rotary_multi_query_unscaled": dict(
         positions="rotary", num_kv_heads=1, scale_queries=False, num_decoder_layers=2, norm="pre"
     ),

@@ -178,6 +178,14 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
         ),
         ([*CUDNN, "model.attention_dropout_rate=0.1"], "'cudnn' has no dropout on weights"),
         ([*CUDNN, "model.positions=relative"], "'cudnn' adds no bias, as 'relative' positions are"),
+        ([*CUDNN, "model.attention=window"], "full attention alone; choose 'xla' for attention='window'"),
+        (["model.global_tokens=4"], "is 'full' all tokens see all, not 4 alone; set it to 0"),
+        (["model.attention=block"], "'block': places are counted from .*; set config.data.packing=false"),
+        (["model.attention=window", "model.global_tokens=1"], "global_tokens: places are .*packing=false"),
+        (
+            ["model.positions=rotary", "model.attention_score=general"],
+            "'rotary' tells distances to dot products alone, not to 'general' scores",
+        ),
         (["model.positions=relative", "model.position_offset=2"], "have no first one, got 2; set it to 0"),
         (["model.positions=relative", "model.relative_buckets=6"], "must be a multiple of 4 .* got 6"),
         (

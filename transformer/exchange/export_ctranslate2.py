@@ -104,6 +104,8 @@ def _reasons(model: ModelConfig) -> list[str]:
         reasons.append(f"config.model.num_kv_heads is {model.num_kv_heads}: all heads have keys of their own")
     if model.recurrence != "none":
         reasons.append(f"config.model.recurrence is {model.recurrence!r}")
+    if model.attention != "full":
+        reasons.append(f"config.model.attention is {model.attention!r}")
     if model.attention_score != "dot_product":
         reasons.append(f"config.model.attention_score is {model.attention_score!r}")
     return reasons

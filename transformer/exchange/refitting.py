@@ -69,6 +69,8 @@ def differences(ours: ModelConfig, theirs: ModelConfig) -> list[str]:
         left_out |= _RELATIVE
     elif ours.positions == theirs.positions:
         left_out.add("position_offset")
+    if ours.attention == "full":
+        left_out |= {"attention_radius", "global_tokens"}
     pairs = {
         field.name: (getattr(ours, field.name), getattr(theirs, field.name))
         for field in dataclasses.fields(ModelConfig)

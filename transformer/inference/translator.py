@@ -247,7 +247,7 @@ def _decode_batch(
     allowed = Allowed(model.start_id, special.end, special.forbidden, special.target_prefix, *rules)
     shared: dict[str, Any] = dict(
         lengths=lengths,
-        longer=partial(longer_cache, width=W, length=max_length),
+        longer=partial(longer_cache, config=model.config, width=W, length=max_length),
         alpha=decode.length_penalty,
         allowed=allowed,
         rules=decode.rules,

@@ -1,13 +1,14 @@
 """Scaled dot-product and multi-head attention (paper, section 3.2)."""
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from transformer.config import ModelConfig
-from transformer.model import scoring
+from transformer.model import local, scoring
 from transformer.model.dropout import Dropout
 from transformer.model.positions import rotary
 from transformer.model.sharded import products
@@ -126,12 +127,19 @@ def project(x: jax.Array, *projections: Projection, together: bool = False) -> t
 
 
 class MultiHeadAttention(nn.Module):
-    """MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O (paper, section 3.2.2)."""
+    """MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O (paper, section 3.2.2).
+
+    Attributes:
+      config: sizes and choices.
+      causal: of self-attention, whether later positions are hidden; None: another sequence is read.
+    """
 
     config: ModelConfig
+    causal: bool | None = None
 
     def setup(self) -> None:
         c = self.config
+        self.reach = None if self.causal is None else local.reach(c, self.causal)
         self.query = Projection("D->HK", c.attention_bias, c)
         self.key = Projection("D->GK", c.attention_bias, c)
         self.value = Projection("D->GK", c.attention_bias, c)
@@ -148,11 +156,20 @@ class MultiHeadAttention(nn.Module):
         self,
         x_BTD: jax.Array,
         memory_BSD: jax.Array,
-        mask_B1TS: jax.Array,
-        bias_1HTS: jax.Array | None = None,
+        mask: Any,
+        bias: Any = None,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Returns y_BTD; self-attention when `memory_BSD` is `x_BTD`."""
+        """Returns y_BTD; self-attention when `memory_BSD` is `x_BTD`.
+
+        The weights are sown as intermediate "weights" (BHTS), so that they can be captured without a
+        flag: `apply(..., mutable="intermediates")`.
+
+        Args:
+          x_BTD, memory_BSD: what asks and what is read.
+          mask, bias: see `exponentials`; of local attention they are in `local.Parts`.
+          deterministic: without dropout.
+        """
         if memory_BSD is x_BTD:
             k_BSGK, v_BSGK, q_BTHK = project(x_BTD, self.key, self.value, self.query)
             # Distances are all that counts, and in a row they are those in each of its sentences.
@@ -161,10 +178,19 @@ class MultiHeadAttention(nn.Module):
             (k_BSGK, v_BSGK), q_BTHK = project(memory_BSD, self.key, self.value), self.query(x_BTD)
         q_BHTK, k_BGSK, v_BGSK = (x.swapaxes(1, 2) for x in (q_BTHK, k_BSGK, v_BSGK))
         if self.config.attention_implementation == "cudnn" and not self.is_initializing():
-            y_BHTK = fused_attention(self._asked(q_BHTK), k_BGSK, v_BGSK, mask_B1TS, self._scale)
+            y_BHTK = fused_attention(self._asked(q_BHTK), k_BGSK, v_BGSK, mask, self._scale)
             return self.out(y_BHTK.swapaxes(1, 2))
-        scores_BHTS = self._scores(q_BHTK, k_BGSK, "BGSK")
-        return self._read(scores_BHTS, v_BGSK, mask_B1TS, bias_1HTS, deterministic)
+
+        def read(q: Any, k: Any, v: Any, mask: Any, bias: Any) -> tuple[jax.Array, jax.Array]:
+            return self._read(self._scores(q, k, "BGSK"), v, mask, bias, deterministic)
+
+        attend = read if self.reach is None else partial(self.reach.read, read)
+        weights: Any
+        y_BHTK, weights = attend(q_BHTK, k_BGSK, v_BGSK, mask, bias)
+        if self.is_mutable_collection("intermediates"):
+            whole = weights if self.reach is None else self.reach.weights(weights, y_BHTK.shape[2])
+            self.sow("intermediates", "weights", whole)
+        return self.out(y_BHTK.swapaxes(1, 2))
 
     def remember(self, memory_BSD: jax.Array) -> KeysValues:
         """Returns the keys and values that `recall` attends to."""
@@ -186,7 +212,8 @@ class MultiHeadAttention(nn.Module):
         k_BWGK, v_BWGK, q_BWHK = project(x_BWD, self.key, self.value, self.query, together=True)
         q_BWHK, k_BWGK = self._placed(t, q_BWHK, k_BWGK)
         key_BGKW, value_BGWK = _lying(k_BWGK, v_BWGK)
-        first = t * x_BWD.shape[1]
+        W = x_BWD.shape[1]
+        first = t % (cache.value.shape[2] // W) * W  # a ring where only the newest positions are seen
         cache = KeysValues(
             jax.lax.dynamic_update_slice_in_dim(cache.key, key_BGKW, first, axis=3),
             jax.lax.dynamic_update_slice_in_dim(cache.value, value_BGWK, first, axis=2),
@@ -201,7 +228,8 @@ class MultiHeadAttention(nn.Module):
         bias_1HTS: jax.Array | None = None,
     ) -> jax.Array:
         scores_BHTS = self._scores(q_BTHK.swapaxes(1, 2), memory.key, "BGKS")
-        return self._read(scores_BHTS, memory.value, mask_B1TS, bias_1HTS, deterministic=True)
+        y_BHTK, _ = self._read(scores_BHTS, memory.value, mask_B1TS, bias_1HTS, deterministic=True)
+        return self.out(y_BHTK.swapaxes(1, 2))
 
     def _placed(self, place_T: jax.Array, *xs: jax.Array) -> tuple[jax.Array, ...]:
         """Returns queries and keys [B, T, H or G, K] of self-attention at their places in the row."""
@@ -231,17 +259,13 @@ class MultiHeadAttention(nn.Module):
         mask_B1TS: jax.Array,
         bias_1HTS: jax.Array | None,
         deterministic: bool,
-    ) -> jax.Array:
-        """Returns y_BTD.
-
-        The weights are sown as intermediate "weights" (BHTS), so that they can be captured without a
-        flag: `apply(..., mutable="intermediates")`.
-        """
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns (y_BHTK, weights_BHTS)."""
         exp_BHTS, sum_BHT1 = exponentials(scores_BHTS, mask_B1TS, bias_1HTS)
-        self.sow("intermediates", "weights", (exp_BHTS / sum_BHT1).astype(v_BGSK.dtype))
+        weights_BHTS = (exp_BHTS / sum_BHT1).astype(v_BGSK.dtype)
         exp_BHTS = self.dropout(exp_BHTS.astype(v_BGSK.dtype), deterministic)
         y_BHTK = scoring.weighted(exp_BHTS, v_BGSK) / sum_BHT1
-        return self.out(y_BHTK.astype(v_BGSK.dtype).swapaxes(1, 2))
+        return y_BHTK.astype(v_BGSK.dtype), weights_BHTS
 
 
 def _lying(k_BSGK: jax.Array, v_BSGK: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -10,6 +10,7 @@ from transformer.axes import shard
 from transformer.config import ModelConfig
 from transformer.model.attention import KeysValues, MultiHeadAttention, Projection, project
 from transformer.model.dropout import Dropout
+from transformer.model.local import Parts
 from transformer.model.norms import Norm
 
 
@@ -80,7 +81,7 @@ class EncoderLayer(Layer):
     """Self-attention, then the feed-forward network."""
 
     def setup(self) -> None:
-        self.self_attention = MultiHeadAttention(self.config)
+        self.self_attention = MultiHeadAttention(self.config, causal=False)
         self.self_attention_norm = Norm(self.config)
         self.feed_forward = FeedForward(self.config)
         self.feed_forward_norm = Norm(self.config)
@@ -89,12 +90,12 @@ class EncoderLayer(Layer):
     def __call__(
         self,
         x_BSD: jax.Array,
-        mask_B1SS: jax.Array,
-        bias_1HSS: jax.Array | None = None,
+        mask: jax.Array | Parts,
+        bias: jax.Array | Parts | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
         def attend(y: jax.Array) -> jax.Array:
-            return self.self_attention(y, y, mask_B1SS, bias_1HSS, deterministic)
+            return self.self_attention(y, y, mask, bias, deterministic)
 
         x_BSD = self.residual(x_BSD, self.self_attention_norm, attend, deterministic)
         return self.residual(
@@ -106,7 +107,7 @@ class DecoderLayer(Layer):
     """Masked self-attention, encoder-decoder attention, then the feed-forward network."""
 
     def setup(self) -> None:
-        self.self_attention = MultiHeadAttention(self.config)
+        self.self_attention = MultiHeadAttention(self.config, causal=True)
         self.self_attention_norm = Norm(self.config)
         self.cross_attention = MultiHeadAttention(self.config)
         self.cross_attention_norm = Norm(self.config)
@@ -118,13 +119,13 @@ class DecoderLayer(Layer):
         self,
         x_BTD: jax.Array,
         encoded_BSD: jax.Array,
-        mask_B1TT: jax.Array,
+        mask: jax.Array | Parts,
         cross_mask_B1TS: jax.Array,
-        bias_1HTT: jax.Array | None = None,
+        bias: jax.Array | Parts | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
         def attend(y: jax.Array) -> jax.Array:
-            return self.self_attention(y, y, mask_B1TT, bias_1HTT, deterministic)
+            return self.self_attention(y, y, mask, bias, deterministic)
 
         def read_source(y: jax.Array) -> jax.Array:
             return self.cross_attention(y, encoded_BSD, cross_mask_B1TS, deterministic=deterministic)

@@ -66,8 +66,8 @@ def rotary(x_BTHK: jax.Array, pos_T: jax.Array) -> jax.Array:
     return turned.reshape(x_BTHK.shape).astype(x_BTHK.dtype)
 
 
-def alibi(num_heads: int, distance_TS: jax.Array) -> jax.Array:
-    """Returns bias_1HTS, float32: a slope for each head times the distance (Press et al. 2022, "ALiBi").
+def alibi(num_heads: int, distance_NTS: jax.Array) -> jax.Array:
+    """Returns bias_NHTS, float32: a slope for each head times the distance (Press et al. 2022, "ALiBi").
 
     Of n heads, n a power of two, head i has the slope ``-2**(-8 i / n)``, i from 1. Of other numbers the
     first heads have the slopes of the next smaller power of two, the others every second one of the next
@@ -77,22 +77,22 @@ def alibi(num_heads: int, distance_TS: jax.Array) -> jax.Array:
     slopes = [2 ** (-8 * i / power) for i in range(1, power + 1)]
     slopes += [2 ** (-4 * i / power) for i in range(1, 2 * (num_heads - power), 2)]
     slope_H11 = jnp.array(slopes, jnp.float32)[:, None, None]
-    return -(slope_H11 * jnp.abs(distance_TS))[None]
+    return -(slope_H11 * jnp.abs(distance_NTS)[:, None])
 
 
 def relative_bias(
-    table_NH: jax.Array, distance_TS: jax.Array, max_distance: int, bidirectional: bool
+    table_XH: jax.Array, distance_NTS: jax.Array, max_distance: int, bidirectional: bool
 ) -> jax.Array:
-    """Returns bias_1HTS, float32, that attention adds to its scores (Raffel et al. 2020, section 2.1).
+    """Returns bias_NHTS, float32, that attention adds to its scores (Raffel et al. 2020, section 2.1).
 
     Args:
-      table_NH: a number for each bucket and head.
-      distance_TS: int32, position of the key less that of the query.
+      table_XH: a number for each bucket and head.
+      distance_NTS: int32, position of the key less that of the query; of several blocks, or N is 1.
       max_distance, bidirectional: see `buckets`.
     """
-    bucket = jnp.asarray(buckets(table_NH.shape[0], max_distance, bidirectional))
-    bucket_TS = bucket[jnp.clip(distance_TS, -max_distance, max_distance) + max_distance]
-    return table_NH[bucket_TS].astype(jnp.float32).transpose(2, 0, 1)[None]
+    bucket = jnp.asarray(buckets(table_XH.shape[0], max_distance, bidirectional))
+    bucket_NTS = bucket[jnp.clip(distance_NTS, -max_distance, max_distance) + max_distance]
+    return table_XH[bucket_NTS].astype(jnp.float32).transpose(0, 3, 1, 2)
 
 
 def buckets(number: int, max_distance: int, bidirectional: bool) -> np.ndarray:

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from transformer.config import OptimConfig
+from transformer.config import ModelConfig, OptimConfig
+from transformer.model.local import reach
 from transformer.model.transformer import Transformer
 
 FLOAT32 = 4  # bytes
@@ -65,8 +66,9 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
       output          2 T D V
 
     with 6 for the 4 before D F if the network is gated, and 2 A K more for each query if scores are
-    general (K the size of a head); additive scores count as products of the same size. The result is three
-    times their sum, over T. Recomputation (`remat`) is not counted.
+    general (K the size of a head); additive scores count as products of the same size. For S^2 and T^2 local
+    attention has `Reach.scored`. The result is three times their sum, over T. Recomputation (`remat`) is not
+    counted.
 
     Args:
       model: the model.
@@ -81,10 +83,17 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
         2 * A * K if c.attention_score == "general" else 0
     )  # and what becomes of its mixture
     key = 4 * D * A_kv  # and value
-    encoder_layer = S * (query + key) + 4 * S**2 * A + 4 * S * D * F
-    decoder_layer = T * (query + key) + 4 * T**2 * A + 4 * T * D * F + T * query + S * key + 4 * T * S * A
+    own_S, own_T = _scored(c, False, S), _scored(c, True, T)
+    encoder_layer = S * (query + key) + 4 * own_S * A + 4 * S * D * F
+    decoder_layer = T * (query + key) + 4 * own_T * A + 4 * T * D * F + T * query + S * key + 4 * T * S * A
     forward = c.num_encoder_layers * encoder_layer + c.num_decoder_layers * decoder_layer + 2 * T * D * V
     return 3 * forward / T
+
+
+def _scored(config: ModelConfig, causal: bool, length: float) -> float:
+    """Returns the pairs of positions that self-attention computes a score for, in a row."""
+    near = reach(config, causal)
+    return length**2 if near is None else near.scored(length)
 
 
 def memory_estimate(
@@ -142,18 +151,19 @@ def _activations(model: Transformer, rows: int, row_length: int, loss_chunk: int
     """Returns the bytes kept for the backward pass, estimated.
 
     Per position, an attention keeps queries, keys, values, their mixture twice, in the order of heads and
-    in that of positions (3 A + 2 A', A' that of the heads of keys), the sum before the norm and the normed
-    sum (2 D), and exponentials (H S); a feed-forward network keeps a hidden vector, two if the activation is
-    not relu, two more if gated, the sum and the normed sum (F + 2 D). With `remat` a layer keeps its input,
-    and one layer at a time is whole. The loss keeps the gradients of its inputs, and three arrays of a
-    chunk's logits.
+    in that of positions (3 A + 2 A', A' that of the heads of keys), the sum before the norm and the
+    normed sum (2 D), and exponentials (H S, fewer if local); a feed-forward network keeps a hidden
+    vector, two if the activation is not relu, two more if gated, the sum and the normed sum (F + 2 D).
+    With `remat` a layer keeps its input, and one layer at a time is whole. The loss keeps the gradients
+    of its inputs, and three arrays of a chunk's logits.
     """
     c = model.config
-    D, HS = c.d_model, c.num_heads * row_length
+    D, H = c.d_model, c.num_heads
+    own_S, own_T = (_scored(c, causal, row_length) / row_length for causal in (False, True))
     A = (3 * c.num_heads + 2 * c.kv_heads) * c.key_size
     hidden = c.d_ff * (1 + (c.activation != "relu") + 2 * c.gated_feed_forward)
-    encoder_layer = 4 * D + A + hidden + HS
-    decoder_layer = 6 * D + 2 * A + hidden + 2 * HS
+    encoder_layer = 4 * D + A + hidden + H * own_S
+    decoder_layer = 6 * D + 2 * A + hidden + H * (own_T + row_length)
     if c.remat:
         layers = (c.num_encoder_layers + c.num_decoder_layers) * D + max(encoder_layer, decoder_layer)
     else:
@@ -161,4 +171,4 @@ def _activations(model: Transformer, rows: int, row_length: int, loss_chunk: int
     positions = rows * row_length
     kept = positions * (layers + 2 * D) * jnp.dtype(c.dtype).itemsize
     loss = (3 * min(loss_chunk, positions) * model.target_vocab + model.target_vocab * D) * FLOAT32
-    return kept + loss
+    return int(kept) + loss

@@ -1,6 +1,7 @@
-"""A stack of layers (paper, section 3.1), or of one layer that recurs (the Universal Transformer)."""
+"""A stack of layers (paper, section 3.1), or of one that recurs; its positions, and who sees whom."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ from flax import linen as nn
 
 from transformer.axes import copies, shard
 from transformer.config import ModelConfig
-from transformer.model import halting, positions
+from transformer.model import halting, local, masks, positions
 from transformer.model.dropout import Dropout
 from transformer.model.layers import DecoderLayer, EncoderLayer
 from transformer.model.norms import Norm
@@ -50,6 +51,8 @@ class Stack(nn.Module):
             shape = tables, c.relative_buckets, c.num_heads
             self.relative_bias = self.param("relative_bias", normal, shape, dtype)
         self.dropout = Dropout(c.dropout_rate)
+        self.causal = self.layer_type is DecoderLayer
+        self.reach = local.reach(c, self.causal)
 
     def signal(self, embedded_BTD: jax.Array, pos_BT: jax.Array, deterministic: bool = True) -> jax.Array:
         """Returns Dropout(embedding * sqrt(d_model) + position signal) (3.4, 3.5, 5.4).
@@ -108,40 +111,66 @@ class Stack(nn.Module):
         self.sow("ponder", "remainder", found.remainder_BT)
         return self.finish(found.mean_BTD)
 
-    def score_bias(self, table_NH: jax.Array | None, distance_TS: jax.Array) -> jax.Array | None:
-        """Returns bias_1HTS that self-attention adds to its scores, if it does, from one of `tables`."""
+    def mask(self, seg_BT: jax.Array) -> jax.Array | local.Parts:
+        """Returns who sees whom in self-attention."""
+        if self.reach is not None:
+            return self.reach.mask(seg_BT)
+        return masks.decoder_mask(seg_BT) if self.causal else masks.segment_mask(seg_BT, seg_BT)
+
+    def distance(self, length: int) -> jax.Array | local.Parts:
+        """Returns distances_NTS, int32, of keys from queries: sentences of a row do not see each other."""
+        if self.reach is not None:
+            return self.reach.distance(length)
+        place_T = jnp.arange(length)
+        return (place_T - place_T[:, None])[None]
+
+    def score_bias(self, table_XH: jax.Array | None, distance_NTS: jax.Array) -> jax.Array | None:
+        """Returns bias_NHTS that self-attention adds to its scores, if it does, from one of `tables`."""
         if self.config.positions == "alibi":
-            return positions.alibi(self.config.num_heads, distance_TS)
-        if table_NH is None:
+            return positions.alibi(self.config.num_heads, distance_NTS)
+        if table_XH is None:
             return None
         far = self.config.relative_max_distance
-        return positions.relative_bias(table_NH, distance_TS, far, self.layer_type is EncoderLayer)
+        return positions.relative_bias(table_XH, distance_NTS, far, not self.causal)
 
     def tables(self) -> jax.Array | None:
-        """Returns table_LNH of the biases of distances for each layer, if the model has them."""
+        """Returns table_LXH of the biases of distances for each layer, if the model has them."""
         if self.config.positions != "relative":
             return None
         return jnp.broadcast_to(self.relative_bias, (self.num_layers, *self.relative_bias.shape[1:]))
+
+    def remembered(
+        self, t: jax.Array, T: int, ancestor_BWT: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns (place_T, seen_T, ancestor_BWT) of the T positions in a cache when `t` is the newest one.
+
+        That is their numbers, whether `t` sees them, and the part of `ancestor_BWT` (of all positions) that
+        belongs to them.
+        """
+        if self.reach is None:
+            place_T = jnp.arange(T)
+            return place_T, place_T <= t, ancestor_BWT[..., :T]
+        place_T, seen_T = self.reach.remembered(t, T)
+        return place_T, seen_T, jnp.take(ancestor_BWT, place_T, axis=2, mode="clip")
 
     def finish(self, x_BTD: jax.Array) -> jax.Array:
         """Returns the stack's output: normed once more where the layers' outputs are not."""
         return self.final_norm(x_BTD) if self.config.norm == "pre" else x_BTD
 
-    def run(self, x_BTD: jax.Array, pos_BT: jax.Array, deterministic: bool, *context: jax.Array) -> jax.Array:
+    def run(self, x_BTD: jax.Array, pos_BT: jax.Array, deterministic: bool, *context: Any) -> jax.Array:
         """Returns `x_BTD` after all layers and the final norm."""
-        place_T = jnp.arange(x_BTD.shape[1])
-        distance_TT = place_T - place_T[:, None]  # sentences of a row do not see each other
-        table_LNH = self.tables()
+        distance, table_LXH = self.distance(x_BTD.shape[1]), self.tables()
+
+        def body(layer: Any, x: jax.Array, table_XH: jax.Array | None) -> tuple[jax.Array, None]:
+            bias = jax.tree.map(partial(self.score_bias, table_XH), distance)
+            return layer(x, *context, bias, deterministic), None
+
         if not self.config.scan_layers:
 
             def step(depth: int, layer: Any, x_BTD: jax.Array) -> jax.Array:
-                table_NH = None if table_LNH is None else table_LNH[depth]
-                return layer(x_BTD, *context, self.score_bias(table_NH, distance_TT), deterministic)
+                return body(layer, x_BTD, None if table_LXH is None else table_LXH[depth])[0]
 
             return self.deepen(x_BTD, pos_BT, step)
-
-        def body(layer: Any, x: jax.Array, table_NH: jax.Array | None) -> tuple[jax.Array, None]:
-            return layer(x, *context, self.score_bias(table_NH, distance_TT), deterministic), None
 
         scan = nn.scan(
             body,
@@ -149,4 +178,4 @@ class Stack(nn.Module):
             split_rngs={"params": True, "dropout": True},
             length=self.num_layers,
         )
-        return self.finish(scan(self.layers, x_BTD, table_LNH)[0])
+        return self.finish(scan(self.layers, x_BTD, table_LXH)[0])

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from transformer.axes import copies, shard
 from transformer.config import ModelConfig
-from transformer.model import masks
+from transformer.model import local, masks
 from transformer.model.attention import KeysValues
 from transformer.model.layers import DecoderLayer, EncoderLayer
 from transformer.model.sharded import look_up
@@ -123,7 +123,7 @@ class Transformer(nn.Module):
     ) -> jax.Array:
         """Returns encoded_BSD."""
         x_BSD = self.encoder.signal(self._table("source")(src_BS), pos_BS, deterministic)
-        return self.encoder.run(x_BSD, pos_BS, deterministic, masks.segment_mask(seg_BS, seg_BS))
+        return self.encoder.run(x_BSD, pos_BS, deterministic, self.encoder.mask(seg_BS))
 
     def decode(
         self,
@@ -136,7 +136,7 @@ class Transformer(nn.Module):
     ) -> jax.Array:
         """Returns y_BTD of all target positions at once (teacher forcing)."""
         x_BTD = self.decoder.signal(self._table("target")(tgt_in_BT), pos_BT, deterministic)
-        context = encoded_BSD, masks.decoder_mask(seg_BT), masks.segment_mask(seg_BT, src_seg_BS)
+        context = encoded_BSD, self.decoder.mask(seg_BT), masks.segment_mask(seg_BT, src_seg_BS)
         return self._scaled(self.decoder.run(x_BTD, pos_BT, deterministic, *context))
 
     def source_keys(self, encoded_BSD: jax.Array) -> tuple[KeysValues, ...]:
@@ -160,7 +160,7 @@ class Transformer(nn.Module):
           t: scalar int32.
           cache: from `empty_cache` or the previous step.
           ancestor_BWT: int32, at which place of the beam each hypothesis was at each position up to `t`;
-            of a longer T than the cache's, the rest is not read.
+            T may be another one than the cache's.
           source: from `source_keys`.
           src_seg_BS: segment numbers of the source, above 0 where real.
 
@@ -172,15 +172,16 @@ class Transformer(nn.Module):
         mask_B11S = (src_seg_BS > 0)[:, None, None, :]
         B, W = token_BW.shape
         T = cache[0].value.shape[2] // W
-        seen_BWTW = (ancestor_BWT[..., :T, None] == jnp.arange(W)) & (jnp.arange(T) <= t)[:, None]
+        place_T, seen_T, ancestor_BWT = self.decoder.remembered(t, T, ancestor_BWT)
+        seen_BWTW = (ancestor_BWT[..., None] == jnp.arange(W)) & seen_T[:, None]
         seen_B1WS = seen_BWTW.reshape(B, 1, W, T * W)
-        distance_1S = (jnp.arange(T).repeat(W) - t)[None]
-        table_LNH = self.decoder.tables()
+        distance_11S = (place_T.repeat(W) - t)[None, None]
+        table_LXH = self.decoder.tables()
         written: list[KeysValues] = []
 
         def step(depth: int, layer: Any, x_BWD: jax.Array) -> jax.Array:
-            table_NH = None if table_LNH is None else table_LNH[depth]
-            bias_1H1S = self.decoder.score_bias(table_NH, distance_1S)
+            table_XH = None if table_LXH is None else table_LXH[depth]
+            bias_1H1S = self.decoder.score_bias(table_XH, distance_11S)
             read = source[depth], mask_B11S
             x_BWD, own = layer.step(x_BWD, t, cache[depth], seen_B1WS, *read, bias_1H1S)
             written.append(own)
@@ -204,18 +205,28 @@ class Transformer(nn.Module):
 
 
 def empty_cache(config: ModelConfig, batch: int, width: int, length: int) -> tuple[KeysValues, ...]:
-    """Returns zeroed decoder keys and values of T = `length` positions for each layer, S = T * W."""
-    G, K, S = config.kv_heads, config.key_size, length * width
+    """Returns zeroed decoder keys and values of T positions for each layer, S = T * W.
+
+    T is `length`, or as many as a position ever sees, if that is less.
+    """
+    G, K, S = config.kv_heads, config.key_size, _places(config, length) * width
     key, value = jnp.zeros((batch, G, K, S), config.dtype), jnp.zeros((batch, G, S, K), config.dtype)
     return (KeysValues(key, value),) * config.num_decoder_layers
 
 
-def longer_cache(cache: tuple[KeysValues, ...], width: int, length: int) -> tuple[KeysValues, ...]:
-    """Returns the cache with room for `length` positions."""
+def _places(config: ModelConfig, length: int) -> int:
+    reach = local.reach(config, causal=True)
+    return length if reach is None else min(length, reach.ring)
+
+
+def longer_cache(
+    cache: tuple[KeysValues, ...], config: ModelConfig, width: int, length: int
+) -> tuple[KeysValues, ...]:
+    """Returns the cache with room for `length` positions, or as many as are ever seen."""
 
     def longer(x: jax.Array, axis: int) -> jax.Array:
         wanted = [(0, 0)] * x.ndim
-        wanted[axis] = 0, length * width - x.shape[axis]
+        wanted[axis] = 0, _places(config, length) * width - x.shape[axis]
         return jnp.pad(x, wanted)
 
     return tuple(KeysValues(longer(layer.key, 3), longer(layer.value, 2)) for layer in cache)

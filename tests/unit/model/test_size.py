@@ -117,8 +117,9 @@ def test_shapes_are_those_of_an_initialised_model(form: dict) -> None:
         dict(),
         dict(gated_feed_forward=True, head_size=24),
         dict(attention_score="general", num_kv_heads=1, positions="none"),
+        dict(attention="window", attention_radius=5, global_tokens=3),
     ],
-    ids=["paper", "gated", "general_multi_query"],
+    ids=["paper", "gated", "general_multi_query", "window"],
 )
 def test_forward_flops_are_what_xla_counts(form: dict) -> None:
     model, rows, S, T = Transformer(dataclasses.replace(SMALL, **form), 500, 500), 2, 24, 40
