@@ -126,7 +126,8 @@ def _specified(specs: Any, loaded: LoadedModel) -> Any:
     )
     params = jax.tree.map(lambda x: np.array(x, np.float32), unstack_layers(loaded.params))
     paths = [joined(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    tensors = their_tensors(params, {path: [path] for path in paths})
+    views = their_tensors(params, {path: [path] for path in paths})
+    tensors = {name: np.ascontiguousarray(x) for name, x in views.items()}
     tables = TABLES[m.tied_embeddings]
     _set_stack(spec.encoder, spec.encoder.embeddings[0], "encoder", tables.source, tensors, m)
     _set_stack(spec.decoder, spec.decoder.embeddings, "decoder", tables.target, tensors, m)

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +22,9 @@ from transformer.exchange.reading import EARLY
 from transformer.exchange.refitting import differences, refit, refitted
 from transformer.exchange.verifying import transformers_runtime, verify
 from transformer.exchange.vocabularies import LANGUAGE_IN_TEXT
-from transformer.exchange.written_tensors import cast
 from transformer.exchange.written_vocabularies import Written, ids_of, pieces, written_tokenizer
 from transformer.inference.model_directory import LoadedModel, load_model
-from transformer.io.weights import save_arrays
+from transformer.io.weights import DTYPES, save_arrays
 from transformer.io.workdir import Workdir, write_json
 from transformer.model.size import parameter_shapes
 from transformer.model.transformer import Transformer, unrolled, unstack_layers
@@ -106,7 +105,7 @@ def export_hf(
         module = Transformer(plan.model, loaded.model.source_vocab, loaded.model.target_vocab)
         params = refit(unstack_layers(loaded.params), unrolled(loaded.model), plan.model)
         tensors = their_tensors(params, all_names(family.name, plan.fields, parameter_shapes(module)))
-        tensors = dict(_as_before(tensors, origin.get("tensors", {}), note))
+        dtypes = _as_before(tensors, origin.get("tensors", {}), note)
         for name, content in plan.tokenizer.contents.items():
             (folder / name).write_bytes(content)
         kept = imported.imported_tokenizer
@@ -115,7 +114,7 @@ def export_hf(
         write_json(folder / "tokenizer_config.json", plan.tokenizer.settings)
         write_json(folder / "config.json", plan.config)
         write_json(folder / "generation_config.json", _generation(loaded, origin))
-        save_arrays(folder / "model.safetensors", tensors, {"format": "pt"})
+        save_arrays(folder / "model.safetensors", tensors, {"format": "pt"}, dtypes)
         _read_back(folder, plan, loaded.tokenizer, note)
         use = _USE.format(target=Path(target).name, title=family.title)
         card = model_card(Path(model), Path(target).name, loaded, said or Said(), use)
@@ -214,16 +213,20 @@ def _generation(loaded: LoadedModel, origin: Mapping[str, Any]) -> dict[str, Any
 
 def _as_before(
     tensors: Mapping[str, np.ndarray], before: Mapping[str, str], note: Callable[[str], None]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields each tensor in the dtype that it was imported with, if that holds today's numbers exactly."""
-    wider = 0
-    for name, array in tensors.items():
-        narrow = cast(array, before[name]) if name in before else array
-        exact = np.array_equal(narrow.astype(array.dtype), array)
-        wider += not exact
-        yield name, narrow if exact else array
-    if wider:
+) -> dict[str, str]:
+    """Returns the dtypes that tensors were imported with, where those hold today's numbers exactly."""
+    known = {name: before[name] for name in tensors if name in before}
+    kept = {name: dtype for name, dtype in known.items() if _holds(dtype, tensors[name])}
+    if wider := len(known) - len(kept):
         note(f"{wider} tensors were imported with fewer bits than they need now: written as float32")
+    return kept
+
+
+def _holds(dtype: str, array: np.ndarray) -> bool:
+    if array.dtype == DTYPES[dtype]:
+        return True
+    with np.errstate(over="ignore"):
+        return np.array_equal(array.astype(DTYPES[dtype]).astype(array.dtype), array)
 
 
 def _read_back(folder: Path, plan: _Plan, tokenizer: Tokenizer, note: Callable[[str], None]) -> None:

@@ -66,7 +66,7 @@ def _transposed(matrix: np.ndarray) -> np.ndarray:
 
 
 def their_tensors(params: Any, names: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
-    """Returns their tensors by name: `our_parameters` the other way.
+    """Returns their tensors by name: `our_parameters` the other way, as views of ours.
 
     Args:
       params: our parameter tree.
@@ -84,7 +84,7 @@ def their_tensors(params: Any, names: Mapping[str, list[str]]) -> dict[str, np.n
         elif letters in ("HK", "GK"):
             array = array.reshape(-1)
         parts = array if ours.endswith("relative_bias") else [array]
-        found.update(zip(names[ours], map(np.ascontiguousarray, parts), strict=True))
+        found.update(zip(names[ours], parts, strict=True))
     return found
 
 

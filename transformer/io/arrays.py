@@ -3,8 +3,10 @@
 Orbax keeps an item's arrays in Zarr's form in one OCDBT store, and their paths in `_METADATA`.
 """
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,15 @@ from transformer.io.digests import find_damage, write_digests
 from transformer.io.mismatch import find_mismatch
 from transformer.io.save_failures import in_one_line
 from transformer.io.workdir import write_json
+from transformer.paths import by_path, nested
 
 _PART = 1 << 25  # bytes of an array that are written together
-_PENDING = 4  # parts
+_PENDING = 4  # parts that are being written, or arrays that are being read
 _KEY_OF_DICT = 2  # as Orbax numbers kinds of keys
 
 
 def read_item(folder: Path, step: int, item: str, like: Any) -> Any:
-    """Reads one of the items that `Checkpoints` writes.
+    """Reads one of the items that `Checkpoints` writes; memory holds each array once.
 
     Args:
       folder, step, item: as for `read_arrays`.
@@ -37,13 +40,14 @@ def read_item(folder: Path, step: int, item: str, like: Any) -> Any:
     Raises:
       CheckpointError: if the item's files are damaged, or its arrays have other names, shapes or dtypes.
     """
-    found = read_arrays(folder, step, item)
-    if mismatch := find_mismatch(found, like):
+    opened, wanted = _opened(folder, step, item), by_path(like)
+    had = {path: jax.ShapeDtypeStruct(x.shape, x.dtype.numpy_dtype) for path, x in opened.items()}
+    if mismatch := find_mismatch(had, like):
         raise CheckpointError(f"{folder / str(step)}: {item}: {mismatch}")
-    return jax.tree.map(lambda x, wanted: jax.device_put(x, wanted.sharding), found, like)
+    return nested({path: put(x, wanted[path]) for path, x in _values(folder, step, opened)})
 
 
-def read_arrays(folder: Path, step: int, item: str) -> dict[str, Any]:
+def read_arrays(folder: Path, step: int, item: str) -> dict[str, np.ndarray]:
     """Reads the arrays of an item as they are.
 
     Args:
@@ -52,20 +56,17 @@ def read_arrays(folder: Path, step: int, item: str) -> dict[str, Any]:
       item: for example "params".
 
     Returns:
-      Nested dicts of NumPy arrays; places in tuples and names of fields are keys, too.
+      The arrays by path; places in tuples and names of fields are parts of it, too.
 
     Raises:
       CheckpointError: if there is no such item, or its files are damaged.
     """
-    where = folder / str(step)
-    if not (where / item).exists():
-        raise CheckpointError(f"{where}: has no item '{item}'")
-    if damage := find_damage(where, [item]):
-        raise files.unusable(folder, step, damage)
-    try:
-        return _read((where / item).absolute())
-    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise files.unusable(folder, step, in_one_line(error)) from None
+    return dict(_values(folder, step, _opened(folder, step, item)))
+
+
+def put(array: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
+    """Returns an array on the devices that `like` says; nothing needs the other one any more."""
+    return jax.block_until_ready(jax.device_put(array, like.sharding))
 
 
 def write_params(
@@ -129,24 +130,53 @@ def _write(folder: Path, arrays: Iterable[tuple[tuple[str, ...], np.ndarray]]) -
     write_json(folder / "_METADATA", {"tree_metadata": listed, **facts, "custom_metadata": None})
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    """Returns nested dicts of NumPy arrays."""
-    listed = json.loads((folder / "_METADATA").read_text(encoding="utf-8"))["tree_metadata"].values()
-    arrays = [entry for entry in listed if not entry["value_metadata"]["skip_deserialize"]]  # not () or None
-    paths = [tuple(part["key"] for part in entry["key_metadata"]) for entry in arrays]
-    store = _store(folder)
-    opened = [
-        tensorstore.open({"driver": "zarr", "kvstore": {**store, "path": ".".join(path)}}, open=True)
-        for path in paths
-    ]
-    reading = [array.result().read() for array in opened]
-    tree: dict[str, Any] = {}
-    for path, array in zip(paths, reading, strict=True):
-        inner = tree
-        for name in path[:-1]:
-            inner = inner.setdefault(name, {})
-        inner[path[-1]] = array.result()
-    return tree
+def _opened(folder: Path, step: int, item: str) -> dict[str, Any]:
+    """Returns the arrays of an item by path, not read yet."""
+    where = folder / str(step)
+    if not (where / item).exists():
+        raise CheckpointError(f"{where}: has no item '{item}'")
+    if damage := find_damage(where, [item]):
+        raise files.unusable(folder, step, damage)
+    with _readable(folder, step):
+        metadata = json.loads((where / item / "_METADATA").read_text(encoding="utf-8"))
+        listed = metadata["tree_metadata"].values()
+        arrays = [
+            entry for entry in listed if not entry["value_metadata"]["skip_deserialize"]
+        ]  # not () or None
+        paths = [[part["key"] for part in entry["key_metadata"]] for entry in arrays]
+        store = _store((where / item).absolute())
+        opening = {
+            "/".join(path): tensorstore.open(
+                {"driver": "zarr", "kvstore": {**store, "path": ".".join(path)}}, open=True
+            )
+            for path in paths
+        }
+        return {path: future.result() for path, future in opening.items()}
+
+
+def _values(folder: Path, step: int, opened: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields arrays by path, some of which are read ahead."""
+    ahead: deque[tuple[str, Any]] = deque()
+    with _readable(folder, step):
+        for path, array in opened.items():
+            ahead.append((path, array.read()))
+            if len(ahead) > _PENDING:
+                yield _done(*ahead.popleft())
+        while ahead:
+            yield _done(*ahead.popleft())
+
+
+def _done(path: str, reading: Any) -> tuple[str, np.ndarray]:
+    return path, reading.result()
+
+
+@contextlib.contextmanager
+def _readable(folder: Path, step: int) -> Iterator[None]:
+    """Turns what a damaged item raises into a user's error."""
+    try:
+        yield
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise files.unusable(folder, step, in_one_line(error)) from None
 
 
 def _store(folder: Path) -> dict[str, Any]:

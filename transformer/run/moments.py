@@ -59,10 +59,10 @@ def base_moments(
         raise CheckpointError(
             f"{told}: has the moments of {name}, this run's are of {optimizer}; {NO_MOMENTS}"
         )
-    found = by_path(read_arrays(workdir.checkpoints, base.step, _ITEM))
+    found = read_arrays(workdir.checkpoints, base.step, _ITEM)
     if missing := [path for path in wanted if path not in found]:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise CheckpointError(
             f"{told}: has no moment {missing[0]}{more}, which is trained here; {NO_MOMENTS}"
         )
-    return {path: np.asarray(found[path]) for path in wanted}
+    return {path: found[path] for path in wanted}
