@@ -20,6 +20,7 @@ from transformer.exchange.inspect_verb import add_diff, add_inspect
 from transformer.exchange.verb import add_export, add_import, add_push
 from transformer.io.compilation_cache import tell_cache_failures_once
 from transformer.io.standard_error import forgive_standard_error
+from transformer.questions.verb import add_explain
 from transformer.run.attend import add_attend, attend
 from transformer.run.launch import add_launch
 from transformer.run.parse import add_parse, parse
@@ -164,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_average(verbs)
     _add_plot(verbs)
     _add_attend(verbs)
+    add_explain(verbs)
     add_import(verbs)
     add_export(verbs)
     add_push(verbs)

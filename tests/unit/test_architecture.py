@@ -28,6 +28,7 @@ FLOORS = {
     **dict.fromkeys(TRADES, 2),
     "run": 3,
     "exchange": 3,
+    "questions": 3,
     "benchmark": 4,
     "doctor": 4,
     "cli": 5,

@@ -1,5 +1,6 @@
 """What each head is worth to one sentence pair: its log-probability with that head switched off."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from transformer.inference.attention_maps import KINDS
@@ -37,14 +38,18 @@ def without_each_head(loaded: LoadedModel, source: str, target: str) -> tuple[fl
     def score(params: Any) -> float:
         return Scorer(loaded.model, params, loaded.tokenizer).score([source], [target])[0]
 
-    whole, found = score(params), []
+    whole = score(params)
+    off = each_head_off(params, loaded.config.model.num_heads)
+    return whole, [HeadOff(kind, layer, head, score(changed) - whole) for kind, layer, head, changed in off]
+
+
+def each_head_off(params: Any, num_heads: int) -> Iterator[tuple[str, int, int, Any]]:
+    """Yields (kind, layer, head, parameters with that head switched off); layers are apart."""
     for kind, (stack, attention) in KINDS.items():
         for layer in range(sum(name.startswith("layer_") for name in params[stack])):
             path = (stack, f"layer_{layer}", attention, "out", "kernel")
-            for head in range(loaded.config.model.num_heads):
-                changed = score(_without(params, path, head))
-                found.append(HeadOff(kind, layer, head, changed - whole))
-    return whole, found
+            for head in range(num_heads):
+                yield kind, layer, head, _without(params, path, head)
 
 
 def _without(tree: Any, path: tuple[str, ...], head: int) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from transformer.config import ModelConfig
+from transformer.data.batch import Batch
 from transformer.data.tokenizer import Tokenizer
 from transformer.decoding.scores import length_penalty as penalty
 from transformer.errors import ConfigError, DataError
@@ -124,14 +125,32 @@ def _score_batch(
     special: SpecialIds,
 ) -> jax.Array:
     """Returns score_B, float32; one compiled function for each shape."""
-    sides = []
+    sides: list[jax.Array] = []
     for ids in (src_BS, tgt_BT):
         pos = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
-        sides.append((ids, (ids != special.pad).astype(jnp.int32), pos))
-    source, (_, tgt_seg_BT, tgt_pos_BT) = sides
-    tgt_in_BT = shift_right(tgt_BT, tgt_pos_BT, model.start_id)
-    y_BTD: Any = model.apply({"params": params}, *source, tgt_in_BT, tgt_seg_BT, tgt_pos_BT)
+        sides += [ids, (ids != special.pad).astype(jnp.int32), pos]
+    batch = Batch(*sides)
+    log_p_BT = token_scores(params, batch, model, len(special.target_prefix))
+    return jnp.sum(log_p_BT, axis=1) / penalty(batch.tgt_seg_BT.sum(axis=1), alpha)
+
+
+@partial(jax.jit, static_argnames=("model", "given"))
+def token_scores(
+    params: Any, batch: Batch, model: Transformer, given: int, dropout_key: jax.Array | None = None
+) -> jax.Array:
+    """Returns log_p_BT, float32, nats: of each target token, those before it being read; 0 on padding.
+
+    Args:
+      params: of `model`.
+      batch: pairs of ids.
+      model: its layers are apart, or stacked as its parameters are.
+      given: tokens at the beginning of every target that have no probability.
+      dropout_key: with it activations are dropped as in training.
+    """
+    tgt_in_BT = shift_right(batch.tgt_BT, batch.tgt_pos_BT, model.start_id)
+    inputs = *batch[:3], tgt_in_BT, batch.tgt_seg_BT, batch.tgt_pos_BT
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    y_BTD: Any = model.apply({"params": params}, *inputs, deterministic=rngs is None, rngs=rngs)
     table_VD, bias_V = output_embedding(params, model.config), params.get("logits_bias")
-    log_p_BT, _ = token_log_probs(y_BTD, table_VD, tgt_BT, _CHUNK, bias_V)
-    log_p_BT = jnp.where(tgt_pos_BT < len(special.target_prefix), 0, log_p_BT)
-    return jnp.sum(log_p_BT * tgt_seg_BT, axis=1) / penalty(tgt_seg_BT.sum(axis=1), alpha)
+    log_p_BT, _ = token_log_probs(y_BTD, table_VD, batch.tgt_BT, _CHUNK, bias_V)
+    return jnp.where((batch.tgt_seg_BT > 0) & (batch.tgt_pos_BT >= given), log_p_BT, 0)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from sacrebleu.metrics.bleu import BLEU
-from unit.inference.conftest import WORDS, make_model
+from unit.small_model import WORDS, make_model
 
 from transformer.benchmark import decode
 from transformer.errors import ConfigError, DataError, UserError

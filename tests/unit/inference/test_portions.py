@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from conftest import WORDS
+from unit.small_model import WORDS
 
 from transformer.errors import ConfigError, DataError
 from transformer.run import translate as verb

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import WORDS
+from unit.small_model import WORDS
 
 from transformer.config import TokenizerConfig
 from transformer.data.tokenizer import train_tokenizer

@@ -1,11 +1,8 @@
 """A small random model with a tokenizer of words: what it writes is read back as the same tokens."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from transformer.config_mapping import from_config_dict
 from transformer.data.tokenizer import train_tokenizer
@@ -48,26 +45,3 @@ def make_model(**changes) -> LoadedModel:
     output = params["output"]["embedding"]
     params["output"] = {"embedding": output.at[EOS_ID].mul(2)}  # so that outputs differ in length
     return LoadedModel(config, tokenizer, model, params, 0)
-
-
-@pytest.fixture(scope="session")
-def loaded() -> LoadedModel:
-    return make_model()
-
-
-@pytest.fixture(scope="session")
-def learned() -> LoadedModel:
-    """The same with learned positions, which end at `max_length`."""
-    return make_model(positions="learned")
-
-
-@pytest.fixture(scope="session")
-def scanned(loaded) -> LoadedModel:
-    """The same parameters as `loaded`, stacked, in a model that scans its layers."""
-    params = dict(loaded.params)
-    for stack in ("encoder", "decoder"):
-        layers = [params[stack][name] for name in sorted(params[stack])]
-        params[stack] = {"layers": jax.tree.map(lambda *x: jnp.stack(x), *layers)}
-    config = dataclasses.replace(loaded.config.model, scan_layers=True)
-    model = dataclasses.replace(loaded.model, config=config)
-    return dataclasses.replace(loaded, model=model, params=params)

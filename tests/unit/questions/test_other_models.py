@@ -1,0 +1,60 @@
+"""Models that lack a mechanism, or have another one: experiments say so, and measure what there is."""
+
+import numpy as np
+import pytest
+from unit.questions.conftest import make_subject
+from unit.small_model import make_model
+
+from transformer.questions.experiments import EXPERIMENTS
+from transformer.questions.texts import LANGUAGES, read_texts
+
+OTHERS = {
+    "modern": dict(
+        norm="pre",
+        norm_type="rms",
+        activation="gelu",
+        gated_feed_forward=True,
+        num_kv_heads=1,
+        attention_score="additive",
+        positions="alibi",
+        scale_embeddings=False,
+        dropout_rate=0.0,
+    ),
+    "T5's": dict(norm="pre", positions="relative", scale_queries=False, scale_logits=True),
+    "BART's": dict(positions="learned", embedding_norm=True, attention_bias=True, logits_bias=True),
+    "turned": dict(positions="rotary", attention_score="general", num_kv_heads=1),
+    "without positions and with one head": dict(positions="none", num_heads=1, dtype="bfloat16"),
+}
+QUICK = 2, 4, 10, 12, 13, 14  # need only two programs to be compiled
+EXPECTED = {
+    "modern": {"shared_keys", "additive", "never_scales", "not_added", "pre", "rms", "smooth", "no_dropout"},
+    "T5's": {"never_divides", "not_added", "pre"},
+    "BART's": {"post", "ends"},
+    "turned": {"shared_keys", "not_added", "post"},
+    "without positions and with one head": {"one_head", "not_added", "no_positions", "post"},
+}
+
+
+def remarks(name, questions):
+    """Returns which remarks are made, having looked at all rows."""
+    subject, found = make_subject(make_model(**OTHERS[name])), set()
+    for number in questions:
+        rows = EXPERIMENTS[number](subject)
+        assert rows and np.isfinite([row.value for row in rows if row.value is not None]).all(), number
+        found |= {row.key for row in rows if row.value is None}
+        for language in LANGUAGES:
+            assert all(read_texts(language).name(number, row) for row in rows)
+        if subject.model.config.positions in ("alibi", "relative", "rotary", "none"):  # only distances count
+            assert {row.value for row in rows if row.key == "moved"} <= {subject.whole}
+    return found
+
+
+def test_what_a_model_lacks_is_said():
+    expected = {"shared_keys", "additive", "kind", "pre", "rms", "smooth"}
+    assert remarks("modern", QUICK) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_all_questions_are_answered(name):
+    assert remarks(name, EXPERIMENTS) == EXPECTED[name] | {"kind", "imported"}
