@@ -32,6 +32,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     **cases.FAMILIES,
     **cases.MECHANISMS,
     "umt5_scanned": dict(cases.FAMILIES["umt5"], scan_layers=True, remat=True),
+    "local_scanned": dict(cases.MECHANISMS["block_additive_buckets"], scan_layers=True, remat=True),
     "mechanisms_scanned": dict(cases.MECHANISMS["general_grouped"], positions="alibi", scan_layers=True),
 }
 
