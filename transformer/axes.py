@@ -41,6 +41,7 @@ PARAM_AXES: tuple[tuple[str, str], ...] = (
     (r"(key|value)/kernel$", "DGK"),
     (r"(key|value)/bias$", "GK"),
     (r"attention/score$", "H__"),
+    (r"distance_(key|value)$", "_HK"),
     (r"out/kernel$", "HKD"),
     (r"wi(_linear)?/kernel$", "DF"),
     (r"wi(_linear)?/bias$", "F"),

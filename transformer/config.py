@@ -13,14 +13,15 @@ from typing import Literal
 from ml_collections import ConfigDict, config_dict
 
 Dtype = Literal["float32", "bfloat16"]
-# See model/positions.py. Sinusoids and learned ones are added to embeddings, relative, alibi and rotary ones
-# belong to self-attention.
+# See model/positions.py. Sinusoids and learned ones are added to embeddings; relative (biases of distances),
+# shaw (vectors of distances), alibi and rotary belong to self-attention.
 Positions = Literal[
     "sinusoidal",
     "sinusoidal_split",
     "sinusoidal_halves",
     "learned",
     "relative",
+    "shaw",
     "alibi",
     "rotary",
     "none",
@@ -79,7 +80,7 @@ class ModelConfig:
     positions: Positions = "sinusoidal"
     position_offset: int = 0  # number of a sentence's first position (BART 2)
     relative_buckets: int = 32  # relative: classes of distances, each with a bias (Raffel et al. 2020)
-    relative_max_distance: int = 128  # relative: farther ones are all in the last bucket
+    relative_max_distance: int = 128  # relative, shaw: farther ones are as this one (Shaw et al. 2018: 16)
     relative_shared: bool = True  # relative: one table a stack; false: one a layer (UMT5)
     tied_embeddings: Literal["all", "target", "inputs", "none"] = "all"  # which tables are one (3.4)
     scale_embeddings: bool = True  # times sqrt(d_model) (3.4)

@@ -155,7 +155,13 @@ def _heads_and_positions(model: ModelConfig) -> Iterator[str]:
             "model.positions: 'rotary' tells distances to dot products alone, not to "
             f"'{model.attention_score}' scores; choose others, or config.model.attention_score=dot_product"
         )
-    if model.positions in ("relative", "alibi", "rotary", "none") and model.position_offset:
+    if model.positions == "shaw" and (model.attention_score == "additive" or model.global_tokens):
+        key = "global_tokens" if model.global_tokens else "attention_score: 'additive'"
+        yield (
+            f"model.{key}: 'shaw' positions add vectors of near distances to keys that are multiplied; "
+            "leave it out, or choose other positions"
+        )
+    if model.positions in ("relative", "shaw", "alibi", "rotary", "none") and model.position_offset:
         yield (
             f"model.position_offset: '{model.positions}' positions have no first one, got "
             f"{model.position_offset}; set it to 0"
@@ -212,8 +218,8 @@ def _cudnn(config: Config) -> Iterator[str]:
     """Yields what cuDNN's fused attention cannot do."""
     model, key = config.model, "model.attention_implementation: 'cudnn'"
     head = model.head_size or model.d_model // max(model.num_heads, 1)
-    if model.positions in ("relative", "alibi"):
-        yield f"{key} adds no bias, as '{model.positions}' positions are; choose 'xla', or other positions"
+    if model.positions in ("relative", "shaw", "alibi"):
+        yield f"{key} adds nothing to scores, as '{model.positions}' positions do; choose 'xla' or others"
     if model.attention != "full":
         yield f"{key} computes full attention alone; choose 'xla' for attention='{model.attention}'"
     if model.attention_score == "additive":

@@ -1,6 +1,6 @@
 """Trains one step on meshes of eight simulated devices and on one device; prints what came out as JSON.
 
-eight_devices.py paper|others|local MESH...
+eight_devices.py paper|others|local|shaw MESH...
 
 Run by test_mesh.py in a process of its own: the number of devices is fixed when JAX starts.
 """
@@ -61,6 +61,7 @@ OTHERS = dataclasses.replace(
 )
 # Cut into blocks.
 LOCAL = dataclasses.replace(PAPER, attention="window", attention_radius=2, global_tokens=1, positions="alibi")
+SHAW = dataclasses.replace(PAPER, positions="shaw", relative_max_distance=3)
 
 
 def batch() -> Batch:
@@ -193,4 +194,4 @@ def main(form: ModelConfig, meshes: list[tuple[int, int, int]]) -> None:
 
 if __name__ == "__main__":
     sizes = [tuple(int(n) for n in arg.split("x")) for arg in sys.argv[2:]]
-    main({"paper": PAPER, "others": OTHERS, "local": LOCAL}[sys.argv[1]], sizes)
+    main({"paper": PAPER, "others": OTHERS, "local": LOCAL, "shaw": SHAW}[sys.argv[1]], sizes)

@@ -132,9 +132,10 @@ def test_parameters_of_other_families_too() -> None:
     assert {path: result["shapes"][f"params/{path}"] for path in expected} == expected
 
 
-def test_blocks_of_local_attention_stay_on_their_devices() -> None:
+@pytest.mark.parametrize("model", ["local", "shaw"])
+def test_blocks_and_distances_stay_on_their_devices(model: str) -> None:
     """Loss and gradients with dropout, and nothing is sent or computed for them twice."""
-    done = train_on("2x2x2", model="local")
+    done = train_on("2x2x2", model=model)
     assert done.returncode == 0, done.stderr
     assert "rematerialization" not in done.stderr.lower()
     result = json.loads(done.stdout)["2x2x2"]

@@ -47,7 +47,7 @@ def sinusoidal_split(length: int, d_model: int) -> Array:
 
 def positions(params: Params, config: Any, stack: str, pos_T: Array) -> Array:
     """Returns [T, D], the encodings of the positions `pos_T` for `stack` ("encoder" or "decoder")."""
-    if config.positions in ("relative", "alibi", "rotary", "none"):
+    if config.positions in ("relative", "shaw", "alibi", "rotary", "none"):
         return np.zeros((len(pos_T), config.d_model))
     pos_T = pos_T + config.position_offset
     if config.positions == "learned":
@@ -106,6 +106,20 @@ def alibi_slopes(heads: int) -> list[float]:
         return [start ** (i + 1) for i in range(heads)]
     closest = 2 ** math.floor(math.log2(heads))
     return alibi_slopes(closest) + alibi_slopes(2 * closest)[0::2][: heads - closest]
+
+
+def vectors(params: Params, config: Any, path: str, head: int, length: int) -> tuple[Array, Array]:
+    """Returns a^K and a^V [T, S, K] of Shaw et al. 2018, section 3.2: of distances up to k; else zeros."""
+    keys = np.zeros((length, length, config.key_size))
+    values = np.zeros_like(keys)
+    if config.positions == "shaw":
+        k = config.relative_max_distance
+        for t in range(length):
+            for s in range(length):
+                row = max(-k, min(k, s - t)) + k
+                keys[t, s] = params[f"{path}/distance_key"][row, head]
+                values[t, s] = params[f"{path}/distance_value"][row, head]
+    return keys, values
 
 
 def rotate(x_TK: Array, pos_T: Array) -> Array:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from reference.numpy_positions import distances, positions, rotate
+from reference.numpy_positions import distances, positions, rotate, vectors
 from reference.numpy_recurrence import run_layers
 
 Array = np.ndarray
@@ -53,16 +53,21 @@ def attention(
     v_SK: Array,
     allowed_TS: Array,
     bias_TS: Array,
+    far_TSK: tuple[Array, Array] | None = None,
 ) -> Array:
-    """Returns [T, K]: softmax(score(q, k) + bias) v over the allowed keys; zero where none is allowed."""
+    """Returns [T, K]: softmax(score(q, k) + bias) v over the allowed keys; zero where none is allowed.
+
+    `far_TSK` are vectors added to k and to v, by the places of query and key.
+    """
+    key_TSK, value_TSK = far_TSK or (np.zeros((*bias_TS.shape, k_SK.shape[1])),) * 2
     out = np.zeros((q_TK.shape[0], v_SK.shape[1]))
     for t in range(q_TK.shape[0]):
         keys = np.flatnonzero(allowed_TS[t])
         if keys.size == 0:
             continue
-        scores = np.array([score(q_TK[t], k_SK[s]) + bias_TS[t, s] for s in keys])
+        scores = np.array([score(q_TK[t], k_SK[s] + key_TSK[t, s]) + bias_TS[t, s] for s in keys])
         weights = np.exp(scores - scores.max())
-        out[t] = (weights / weights.sum()) @ v_SK[keys]
+        out[t] = (weights / weights.sum()) @ (v_SK[keys] + value_TSK[t, keys])
     return out
 
 
@@ -105,7 +110,9 @@ def multi_head(
         if config.positions == "rotary" and pos_T is not None:
             q, k = rotate(q, pos_T), rotate(k, pos_T)
         score = scorer(params, config, path, head)
-        out_TD += attention(score, q, k, v, allowed_TS, bias_HTS[head]) @ params[f"{path}/out/kernel"][head]
+        far = None if pos_T is None else vectors(params, config, path, head, len(x_TD))
+        y_TK = attention(score, q, k, v, allowed_TS, bias_HTS[head], far)
+        out_TD += y_TK @ params[f"{path}/out/kernel"][head]
     return out_TD + params[f"{path}/out/bias"] if config.attention_bias else out_TD
 
 

@@ -81,6 +81,17 @@ MECHANISMS: dict[str, dict[str, Any]] = {
     "block_global_general": dict(
         attention="block", attention_radius=2, global_tokens=1, attention_score="general", norm="pre"
     ),
+    "shaw": dict(positions="shaw", relative_max_distance=2, num_decoder_layers=2),
+    "shaw_far_general": dict(
+        positions="shaw",
+        relative_max_distance=9,
+        attention_score="general",
+        num_kv_heads=1,
+        scale_queries=False,
+    ),
+    "shaw_window": dict(
+        positions="shaw", relative_max_distance=1, attention="window", attention_radius=2, norm="pre"
+    ),
     "rotary_multi_query_unscaled": dict(
         positions="rotary", num_kv_heads=1, scale_queries=False, num_decoder_layers=2, norm="pre"
     ),

@@ -33,6 +33,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     **cases.MECHANISMS,
     **cases.RECURRENCES,
     "umt5_scanned": dict(cases.FAMILIES["umt5"], scan_layers=True, remat=True),
+    "local_scanned": dict(cases.MECHANISMS["block_additive_buckets"], scan_layers=True, remat=True),
     "mechanisms_scanned": dict(cases.MECHANISMS["general_grouped"], positions="alibi", scan_layers=True),
 }
 

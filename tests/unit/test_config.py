@@ -177,9 +177,13 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
             "computes in bfloat16 alone; set config.model.dtype=bfloat16",
         ),
         ([*CUDNN, "model.attention_dropout_rate=0.1"], "'cudnn' has no dropout on weights"),
-        ([*CUDNN, "model.positions=relative"], "'cudnn' adds no bias, as 'relative' positions are"),
+        ([*CUDNN, "model.positions=relative"], "'cudnn' adds nothing to scores, as 'relative' positions do"),
         ([*CUDNN, "model.attention=window"], "full attention alone; choose 'xla' for attention='window'"),
         (["model.global_tokens=4"], "is 'full' all tokens see all, not 4 alone; set it to 0"),
+        (
+            ["model.positions=shaw", "model.attention_score=additive"],
+            "'additive': 'shaw' positions add vectors",
+        ),
         (["model.attention=block"], "'block': places are counted from .*; set config.data.packing=false"),
         (["model.attention=window", "model.global_tokens=1"], "global_tokens: places are .*packing=false"),
         (

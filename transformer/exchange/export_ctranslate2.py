@@ -98,7 +98,7 @@ def _reasons(model: ModelConfig) -> list[str]:
         reasons.append("config.model.relative_shared is False: its layers share one table of distances")
     if model.positions == "relative" and model.embedding_norm:
         reasons.append("config.model.embedding_norm with relative positions")
-    if model.positions in ("alibi", "rotary", "none"):
+    if model.positions in ("shaw", "alibi", "rotary", "none"):
         reasons.append(f"config.model.positions is {model.positions!r}")
     if model.kv_heads != model.num_heads:
         reasons.append(f"config.model.num_kv_heads is {model.num_kv_heads}: all heads have keys of their own")

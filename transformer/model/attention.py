@@ -1,5 +1,6 @@
 """Scaled dot-product and multi-head attention (paper, section 3.2)."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,10 +9,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from transformer.config import ModelConfig
-from transformer.model import local, scoring
+from transformer.model import local, positions, scoring
 from transformer.model.dropout import Dropout
-from transformer.model.positions import rotary
-from transformer.model.sharded import products
+from transformer.model.projection import Projection, project
+
+Spread = Callable[[jax.Array], jax.Array]  # x_BHTX, of each distance, -> x_BHTS, of each key
 
 
 class KeysValues(NamedTuple):
@@ -92,40 +94,6 @@ def fused_attention(
     return y_BTHK.swapaxes(1, 2)
 
 
-class Projection(nn.Module):
-    """Linear map between named axes: `letters` as in "D->HK"."""
-
-    letters: str
-    use_bias: bool
-    config: ModelConfig
-
-    def setup(self) -> None:
-        c = self.config
-        sizes = {"D": c.d_model, "F": c.d_ff, "H": c.num_heads, "G": c.kv_heads, "K": c.key_size}
-        inputs, outputs = (tuple(sizes[letter] for letter in side) for side in self.letters.split("->"))
-        init = nn.initializers.variance_scaling(
-            1.0,
-            "fan_avg",
-            "uniform",
-            in_axis=tuple(range(len(inputs))),
-            out_axis=tuple(range(len(inputs), len(inputs + outputs))),
-        )
-        self.kernel = self.param("kernel", init, inputs + outputs, jnp.dtype(c.param_dtype))
-        if self.use_bias:
-            self.bias = self.param("bias", nn.initializers.zeros, outputs, jnp.dtype(c.param_dtype))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return project(x, self)[0]
-
-
-def project(x: jax.Array, *projections: Projection, together: bool = False) -> tuple[jax.Array, ...]:
-    """Returns what each of the projections, with inputs of the same letters, makes of `x`; see `products`."""
-    dtype = jnp.dtype(projections[0].config.dtype)
-    kernels = [p.kernel.astype(dtype) for p in projections]
-    ys = products(x.astype(dtype), kernels, projections[0].letters, together)
-    return tuple(y + p.bias.astype(dtype) if p.use_bias else y for y, p in zip(ys, projections, strict=True))
-
-
 class MultiHeadAttention(nn.Module):
     """MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O (paper, section 3.2.2).
 
@@ -150,6 +118,12 @@ class MultiHeadAttention(nn.Module):
                 1.0, "fan_avg", "uniform", in_axis=1, out_axis=2, batch_axis=0
             )
             self.score = self.param("score", init, (c.num_heads, c.key_size, last), jnp.dtype(c.param_dtype))
+        self.between = c.positions == "shaw" and self.causal is not None
+        if self.between:
+            shape = 2 * c.relative_max_distance + 1, c.num_heads, c.key_size
+            vectors = nn.initializers.normal(c.key_size**-0.5), shape, jnp.dtype(c.param_dtype)
+            self.distance_key = self.param("distance_key", *vectors)
+            self.distance_value = self.param("distance_value", *vectors)
         self.dropout = Dropout(c.attention_dropout_rate)
 
     def __call__(
@@ -182,7 +156,11 @@ class MultiHeadAttention(nn.Module):
             return self.out(y_BHTK.swapaxes(1, 2))
 
         def read(q: Any, k: Any, v: Any, mask: Any, bias: Any) -> tuple[jax.Array, jax.Array]:
-            return self._read(self._scores(q, k, "BGSK"), v, mask, bias, deterministic)
+            first = (
+                0 if k.shape[2] == q.shape[2] else -q.shape[2]
+            )  # of a block's keys: it is in the one before
+            spread = partial(positions.spread, S=k.shape[2], first=first) if self.between else None
+            return self._read(self._scores(q, k, "BGSK", spread), v, mask, bias, spread, deterministic)
 
         attend = read if self.reach is None else partial(self.reach.read, read)
         weights: Any
@@ -213,12 +191,15 @@ class MultiHeadAttention(nn.Module):
         q_BWHK, k_BWGK = self._placed(t, q_BWHK, k_BWGK)
         key_BGKW, value_BGWK = _lying(k_BWGK, v_BWGK)
         W = x_BWD.shape[1]
-        first = t % (cache.value.shape[2] // W) * W  # a ring where only the newest positions are seen
+        T = cache.value.shape[2] // W
+        place_T = jnp.arange(T) if self.reach is None else self.reach.remembered(t, T)[0]
+        spread = partial(positions.at_distances, distance_S=(place_T - t).repeat(W)) if self.between else None
+        first = t % T * W  # a ring where only the newest positions are seen
         cache = KeysValues(
             jax.lax.dynamic_update_slice_in_dim(cache.key, key_BGKW, first, axis=3),
             jax.lax.dynamic_update_slice_in_dim(cache.value, value_BGWK, first, axis=2),
         )
-        return self._recall(q_BWHK, cache, seen_B1WS, bias_1H1S), cache
+        return self._recall(q_BWHK, cache, seen_B1WS, bias_1H1S, spread), cache
 
     def _recall(
         self,
@@ -226,21 +207,31 @@ class MultiHeadAttention(nn.Module):
         memory: KeysValues,
         mask_B1TS: jax.Array,
         bias_1HTS: jax.Array | None = None,
+        spread: Spread | None = None,
     ) -> jax.Array:
-        scores_BHTS = self._scores(q_BTHK.swapaxes(1, 2), memory.key, "BGKS")
-        y_BHTK, _ = self._read(scores_BHTS, memory.value, mask_B1TS, bias_1HTS, deterministic=True)
+        scores_BHTS = self._scores(q_BTHK.swapaxes(1, 2), memory.key, "BGKS", spread)
+        y_BHTK, _ = self._read(scores_BHTS, memory.value, mask_B1TS, bias_1HTS, spread, deterministic=True)
         return self.out(y_BHTK.swapaxes(1, 2))
 
     def _placed(self, place_T: jax.Array, *xs: jax.Array) -> tuple[jax.Array, ...]:
         """Returns queries and keys [B, T, H or G, K] of self-attention at their places in the row."""
-        return tuple(rotary(x, place_T) for x in xs) if self.config.positions == "rotary" else xs
+        return tuple(positions.rotary(x, place_T) for x in xs) if self.config.positions == "rotary" else xs
 
-    def _scores(self, q_BHTK: jax.Array, k_BGSK: jax.Array, keys: str) -> jax.Array:
-        """Returns scores_BHTS; `keys` says how the axes of `k_BGSK` lie."""
+    def _scores(self, q_BHTK: jax.Array, k_BGSK: jax.Array, keys: str, spread: Spread | None) -> jax.Array:
+        """Returns scores_BHTS; `keys` says how the axes of `k_BGSK` lie.
+
+        With `spread` a key is k + a, a the vector of its distance (Shaw et al. 2018, equation 4).
+        """
         if self.config.attention_score == "additive":
             k_BGSK = k_BGSK if keys == "BGSK" else k_BGSK.swapaxes(2, 3)
             return scoring.additive(q_BHTK, k_BGSK, self.score[..., 0].astype(q_BHTK.dtype))
-        return scoring.dot_products(_scaled(self._asked(q_BHTK), self._scale), k_BGSK, keys)
+        q_BHTK = _scaled(self._asked(q_BHTK), self._scale)
+        scores_BHTS = scoring.dot_products(q_BHTK, k_BGSK, keys)
+        if spread is None:
+            return scores_BHTS
+        return scores_BHTS + spread(
+            jnp.einsum("BHTK,XHK->BHTX", q_BHTK, self.distance_key.astype(q_BHTK.dtype))
+        )
 
     def _asked(self, q_BHTK: jax.Array) -> jax.Array:
         """Returns what is multiplied with keys for the queries."""
@@ -258,14 +249,24 @@ class MultiHeadAttention(nn.Module):
         v_BGSK: jax.Array,
         mask_B1TS: jax.Array,
         bias_1HTS: jax.Array | None,
+        spread: Spread | None,
         deterministic: bool,
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns (y_BHTK, weights_BHTS)."""
+        """Returns (y_BHTK, weights_BHTS).
+
+        With `spread` a value is v + a, a the vector of its distance (equation 3 there): weights are summed by
+        distance first.
+        """
         exp_BHTS, sum_BHT1 = exponentials(scores_BHTS, mask_B1TS, bias_1HTS)
         weights_BHTS = (exp_BHTS / sum_BHT1).astype(v_BGSK.dtype)
         exp_BHTS = self.dropout(exp_BHTS.astype(v_BGSK.dtype), deterministic)
-        y_BHTK = scoring.weighted(exp_BHTS, v_BGSK) / sum_BHT1
-        return y_BHTK.astype(v_BGSK.dtype), weights_BHTS
+        y_BHTK = scoring.weighted(exp_BHTS, v_BGSK)
+        if spread is not None:
+            vector_XHK = self.distance_value.astype(v_BGSK.dtype)
+            of_distance = jax.ShapeDtypeStruct((*exp_BHTS.shape[:3], len(vector_XHK)), exp_BHTS.dtype)
+            (exp_BHTX,) = jax.linear_transpose(spread, of_distance)(exp_BHTS)
+            y_BHTK += jnp.einsum("BHTX,XHK->BHTK", exp_BHTX, vector_XHK)
+        return (y_BHTK / sum_BHT1).astype(v_BGSK.dtype), weights_BHTS
 
 
 def _lying(k_BSGK: jax.Array, v_BSGK: jax.Array) -> tuple[jax.Array, jax.Array]:

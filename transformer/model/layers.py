@@ -8,10 +8,11 @@ from flax import linen as nn
 
 from transformer.axes import shard
 from transformer.config import ModelConfig
-from transformer.model.attention import KeysValues, MultiHeadAttention, Projection, project
+from transformer.model.attention import KeysValues, MultiHeadAttention
 from transformer.model.dropout import Dropout
 from transformer.model.local import Parts
 from transformer.model.norms import Norm
+from transformer.model.projection import Projection, project
 
 
 @jax.custom_vjp

@@ -1,8 +1,8 @@
 """Local attention: a query sees the keys near it (paper, section 4, "restricted self-attention").
 
 A row is cut into blocks, and these become rows of their own: a block of queries, and the keys of the same
-and of the neighbouring blocks. Scores and all that is done with them then take memory that is linear in
-the length, and attention treats blocks as it treats rows.
+and of the neighbouring blocks, if there are any. Scores and all that is done with them then take memory
+that is linear in the length, and attention treats blocks as it treats rows.
 """
 
 import dataclasses
@@ -47,10 +47,11 @@ class Reach:
     causal: bool
     first: int = 0
 
-    def cut(self, x_BXTY: jax.Array, fill: int = 0) -> jax.Array:
+    def cut(self, x_BXTY: jax.Array) -> jax.Array:
         """Returns the blocks of queries as rows: [B * N, X, T / N, Y], the last one filled up."""
-        (B, X, T, Y), c, N = x_BXTY.shape, *self._blocks(x_BXTY.shape[2])
-        x_BXTY = jnp.pad(x_BXTY, ((0, 0), (0, 0), (0, N * c - T), (0, 0)), constant_values=fill)
+        B, X, T, Y = x_BXTY.shape
+        c, N, _, _ = self._blocks(T)
+        x_BXTY = jnp.pad(x_BXTY, ((0, 0), (0, 0), (0, N * c - T), (0, 0)))
         return x_BXTY.reshape(B, X, N, c, Y).swapaxes(1, 2).reshape(B * N, X, c, Y)
 
     def joined(self, x_NXTY: jax.Array, T: int) -> jax.Array:
@@ -87,7 +88,7 @@ class Reach:
         near_TS, n = self._near_distance(T), min(self.first, T)
         if not n:
             return Parts(near_TS[None])
-        (c, N), place_T = self._blocks(T), jnp.arange(T)
+        (c, N, _, _), place_T = self._blocks(T), jnp.arange(T)
         first_NTS = place_T[:n] - jnp.arange(N * c).reshape(N, c, 1)
         near_NTS = jnp.broadcast_to(near_TS, (N, *near_TS.shape))
         return Parts(jnp.concatenate([first_NTS, near_NTS], axis=-1), (place_T - place_T[:n, None])[None])
@@ -116,10 +117,10 @@ class Reach:
 
     def weights(self, parts: Parts, T: int) -> jax.Array:
         """Returns weights_BHTT, as full attention has them, of those in parts."""
-        (c, _), n = self._blocks(T), min(self.first, T)
+        (c, _, before, _), n = self._blocks(T), min(self.first, T)
         near_BHTS = self.joined(parts.near, T)
         t_T1, s_S = jnp.arange(T)[:, None], jnp.arange(T)
-        column_TS = s_S - (t_T1 // c - 1) * c  # among those that are near
+        column_TS = s_S - (t_T1 // c - before) * c  # among those that are near
         inside_TS = (s_S < n) | ((column_TS >= 0) & (column_TS < near_BHTS.shape[-1] - n))
         column_TS = jnp.where(s_S < n, s_S, jnp.clip(column_TS + n, 0, near_BHTS.shape[-1] - 1))
         weights_BHTT = jnp.where(inside_TS, jnp.take_along_axis(near_BHTS, column_TS[None, None], -1), 0)
@@ -127,9 +128,8 @@ class Reach:
 
     def scored(self, length: float) -> float:
         """Returns the pairs of a query and a key whose scores are computed for a row, seen or not."""
-        c, N = self._blocks(length)
-        first = min(self.first, length)
-        return N * c * (self._wide * c + first) + first * length
+        (c, N, before, after), first = self._blocks(length), min(self.first, length)
+        return N * c * ((before + 1 + after) * c + first) + first * length
 
     @property
     def ring(self) -> int:
@@ -148,15 +148,11 @@ class Reach:
         nearest = t - self.radius if self.by_distance else (t // self.radius - 1) * self.radius
         return place_T, place_T >= jnp.maximum(nearest, 0)
 
-    @property
-    def _wide(self) -> int:
-        """How many blocks of keys a block of queries meets."""
-        return 2 if self.causal else 3
-
-    def _blocks(self, length: float) -> tuple[int, int]:
-        """Returns the size of blocks and their number."""
-        size = int(max(1, min(self.radius, length)))
-        return size, int(-(-length // size))
+    def _blocks(self, length: float) -> tuple[int, int, int, int]:
+        """Returns the size of blocks, their number, and how many before and after its own each meets."""
+        c = int(max(1, min(self.radius, length)))
+        N = int(-(-length // c))
+        return c, N, int(N > 1), int(N > 1 and not self.causal)
 
     def _after_first(self, x_BXSY: jax.Array, near_NXSY: jax.Array) -> jax.Array:
         if not self.first:
@@ -166,16 +162,18 @@ class Reach:
         return jnp.concatenate([first_NXSY, near_NXSY], axis=2)
 
     def _near(self, x_BXSY: jax.Array, fill: int = 0) -> jax.Array:
-        (B, X, S, Y), c, N = x_BXSY.shape, *self._blocks(x_BXSY.shape[2])
-        after = N * c - S + (self._wide - 2) * c
-        x_BXSY = jnp.pad(x_BXSY, ((0, 0), (0, 0), (c, after), (0, 0)), constant_values=fill)
-        x_BXNSY = x_BXSY.reshape(B, X, N + self._wide - 1, c, Y)
-        near = jnp.concatenate([x_BXNSY[:, :, i : i + N] for i in range(self._wide)], axis=3)
-        return near.swapaxes(1, 2).reshape(B * N, X, self._wide * c, Y)
+        B, X, S, Y = x_BXSY.shape
+        c, N, before, after = self._blocks(S)
+        ends = before * c, (N + after) * c - S
+        x_BXSY = jnp.pad(x_BXSY, ((0, 0), (0, 0), ends, (0, 0)), constant_values=fill)
+        x_BXNSY = x_BXSY.reshape(B, X, before + N + after, c, Y)
+        wide = before + 1 + after
+        near = jnp.concatenate([x_BXNSY[:, :, i : i + N] for i in range(wide)], axis=3)
+        return near.swapaxes(1, 2).reshape(B * N, X, wide * c, Y)
 
     def _near_distance(self, T: int) -> jax.Array:
-        c, _ = self._blocks(T)
-        return jnp.arange(self._wide * c) - c - jnp.arange(c)[:, None]
+        c, _, before, after = self._blocks(T)
+        return jnp.arange(-before * c, (1 + after) * c) - jnp.arange(c)[:, None]
 
 
 def reach(config: ModelConfig, causal: bool) -> Reach | None:

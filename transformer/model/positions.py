@@ -1,4 +1,4 @@
-"""Position signals added to the embeddings (paper, section 3.5), biases of distances, and turned heads."""
+"""Signals of positions added to embeddings (paper, section 3.5), biases and vectors of distances, turns."""
 
 import math
 
@@ -118,3 +118,32 @@ def buckets(number: int, max_distance: int, bidirectional: bool) -> np.ndarray:
     share = logarithm / np.float32(math.log(max_distance / near))
     far = near + (share * np.float32(number - near)).astype(np.int32)
     return (later + np.where(distance < near, distance, np.minimum(far, number - 1))).astype(np.int32)
+
+
+def spread(x_BHTX: jax.Array, S: int, first: int) -> jax.Array:
+    """Returns x_BHTS: what column X of row t holds for the distance of key s (Shaw et al. 2018, section 3.3).
+
+    It is made of slices alone. In row t the numbers of all T + S - 1 distances lie one place further to the
+    right than in the row above; written one after another, and read in rows that are one shorter, they lie
+    below each other.
+
+    Args:
+      x_BHTX: of each query a number for each distance from -k to k, X = 2 k + 1; farther ones are k, too.
+      S: keys.
+      first: distance of the first key from the first query.
+    """
+    (B, H, T), k = x_BHTX.shape[:3], x_BHTX.shape[-1] // 2
+    low, high = first - (T - 1), first + S - 1
+    x_BHTX = x_BHTX[..., max(low, -k) + k : min(high, k) + k + 1]
+    # Not jnp.pad(mode="edge"): on a mesh its gradient sends zeros from head to head.
+    before = jnp.broadcast_to(x_BHTX[..., :1], (B, H, T, max(-k - low, 0)))
+    after = jnp.broadcast_to(x_BHTX[..., -1:], (B, H, T, max(high - k, 0) + 1))
+    x_BHN = jnp.concatenate([before, x_BHTX, after], axis=-1).reshape(B, H, T * (T + S))
+    return x_BHN[..., T - 1 : T - 1 + T * (T + S - 1)].reshape(B, H, T, T + S - 1)[..., :S]
+
+
+def at_distances(x_BHTX: jax.Array, distance_S: jax.Array) -> jax.Array:
+    """Returns x_BHTS as `spread` does, of keys whose distance is the same from all queries."""
+    k = x_BHTX.shape[-1] // 2
+    here_XS = jnp.arange(-k, k + 1)[:, None] == jnp.clip(distance_S, -k, k)
+    return jnp.einsum("BHTX,XS->BHTS", x_BHTX, here_XS.astype(x_BHTX.dtype))

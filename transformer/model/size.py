@@ -67,8 +67,8 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
 
     with 6 for the 4 before D F if the network is gated, and 2 A K more for each query if scores are
     general (K the size of a head); additive scores count as products of the same size. For S^2 and T^2 local
-    attention has `Reach.scored`. The result is three times their sum, over T. Recomputation (`remat`) is not
-    counted.
+    attention has `Reach.scored`. Vectors of X distances (`positions` "shaw") are 4 X A more for each query of
+    self-attention. The result is three times their sum, over T. Recomputation (`remat`) is not counted.
 
     Args:
       model: the model.
@@ -84,6 +84,8 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
     )  # and what becomes of its mixture
     key = 4 * D * A_kv  # and value
     own_S, own_T = _scored(c, False, S), _scored(c, True, T)
+    if c.positions == "shaw":  # as if so many more keys were there
+        own_S, own_T = own_S + S * _distances(c), own_T + T * _distances(c)
     encoder_layer = S * (query + key) + 4 * own_S * A + 4 * S * D * F
     decoder_layer = T * (query + key) + 4 * own_T * A + 4 * T * D * F + T * query + S * key + 4 * T * S * A
     forward = c.num_encoder_layers * encoder_layer + c.num_decoder_layers * decoder_layer + 2 * T * D * V
@@ -94,6 +96,10 @@ def _scored(config: ModelConfig, causal: bool, length: float) -> float:
     """Returns the pairs of positions that self-attention computes a score for, in a row."""
     near = reach(config, causal)
     return length**2 if near is None else near.scored(length)
+
+
+def _distances(config: ModelConfig) -> int:
+    return 2 * config.relative_max_distance + 1
 
 
 def memory_estimate(

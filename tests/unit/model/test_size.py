@@ -102,7 +102,7 @@ def test_parameters_of_other_families() -> None:
         dict(scan_layers=True, num_decoder_layers=2),
         dict(norm="pre", positions="learned", position_offset=2),
         dict(positions="relative", relative_shared=False, norm_type="rms", logits_bias=True),
-        dict(positions="rotary", attention_score="general", num_kv_heads=2),
+        dict(positions="shaw", attention_score="general", num_kv_heads=2),
     ],
 )
 def test_shapes_are_those_of_an_initialised_model(form: dict) -> None:
@@ -118,8 +118,9 @@ def test_shapes_are_those_of_an_initialised_model(form: dict) -> None:
         dict(gated_feed_forward=True, head_size=24),
         dict(attention_score="general", num_kv_heads=1, positions="none"),
         dict(attention="window", attention_radius=5, global_tokens=3),
+        dict(positions="shaw", relative_max_distance=12),
     ],
-    ids=["paper", "gated", "general_multi_query", "window"],
+    ids=["paper", "gated", "general_multi_query", "window", "shaw"],
 )
 def test_forward_flops_are_what_xla_counts(form: dict) -> None:
     model, rows, S, T = Transformer(dataclasses.replace(SMALL, **form), 500, 500), 2, 24, 40
