@@ -1,10 +1,11 @@
-"""From a folder of transformers, or of Marian, to one of ours."""
+"""From a folder of transformers, of Marian or of fairseq, to one of ours."""
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from transformer.errors import CheckpointError
+from transformer.exchange.fairseq import read_fairseq
 from transformer.exchange.foreign import shown
 from transformer.exchange.marian import read_marian
 from transformer.exchange.reading import ForeignModel, read_model
@@ -56,6 +57,20 @@ def import_marian(source: str | Path, target: str | Path, note: Callable[[str], 
       CheckpointError: if it cannot be read, or with all reasons why our model cannot be that one.
     """
     _import(lambda: read_marian(Path(source)), target, note)
+
+
+def import_fairseq(source: str | Path, target: str | Path, note: Callable[[str], None] = print) -> None:
+    """Makes a model directory of a folder with a state of fairseq's `transformer`.
+
+    Args:
+      source: that folder, with config.json or config.yaml, model.safetensors, dictionaries and
+        SentencePiece models.
+      target, note: as for `import_hf`.
+
+    Raises:
+      CheckpointError: if it cannot be read, or with all reasons why our model cannot be that one.
+    """
+    _import(lambda: read_fairseq(Path(source)), target, note)
 
 
 def _import(read: Callable[[], ForeignModel], target: str | Path, note: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""Our parameters' paths -> the names that transformers' models, and Marian, have for them."""
+"""Our parameters' paths -> the names that transformers' models, fairseq and Marian have for them."""
 
 import re
 from collections.abc import Mapping
@@ -29,6 +29,11 @@ _BART_OTHERS = {
     "positions": "embed_positions.weight",
     "embedding_norm": "layernorm_embedding",
     "final_norm": "layer_norm",
+}
+
+_FAIRSEQ_TABLES = {
+    "shared/embedding": "encoder.embed_tokens.weight",
+    "output/embedding": "decoder.output_projection.weight",
 }
 
 _T5 = {
@@ -81,6 +86,11 @@ def bart_name(path: str, model: Mapping[str, Any]) -> str:
         return _BART_OTHERS[path]
     stack, _, rest = path.partition("/")
     return f"model.{stack}.{_translated(rest, _BART_OTHERS)}"
+
+
+def fairseq_name(path: str, model: Mapping[str, Any]) -> str:
+    """Returns the name in fairseq's state, whose tables are those of the encoder and the decoder."""
+    return _FAIRSEQ_TABLES.get(path) or bart_name(path, model).removeprefix("model.")
 
 
 def t5_name(path: str, model: Mapping[str, Any]) -> str:

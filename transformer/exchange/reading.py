@@ -24,7 +24,7 @@ class ForeignModel(NamedTuple):
 
     Attributes:
       foreign: its settings.
-      kind: of its model: a key of `FAMILIES`, or "marian-nmt".
+      kind: of its model: a key of `FAMILIES`, "marian-nmt" or "fairseq".
       name, derived: see `Family`.
       tensors: its numbers, not read yet.
       tokenizer: ours.

@@ -8,15 +8,21 @@ if TYPE_CHECKING:
     from transformer.exchange.card import Said
 
 
+_OWN_FORMS = ("marian", "fairseq")  # what these programs write themselves
+
+
 def add_import(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the verb `import`."""
     p = verbs.add_parser(
         "import",
         help="a model of another library",
-        description="Makes a model directory of what save_pretrained of transformers wrote, or Marian.",
+        description="Makes a model directory of what save_pretrained of transformers wrote, or Marian, or "
+        "fairseq.",
     )
     p.add_argument(
-        "form", choices=("hf", "marian"), help="whose: hf, Hugging Face's transformers; marian, Marian-NMT"
+        "form",
+        choices=("hf", *_OWN_FORMS),
+        help="whose: hf, Hugging Face's transformers; marian, Marian-NMT; fairseq",
     )
     p.add_argument(
         "--from",
@@ -24,7 +30,8 @@ def add_import(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         required=True,
         metavar="DIR",
         help="hf: folder with config.json and model.safetensors, or a name on the Hub; marian: folder with "
-        "model.npz and its vocabularies",
+        "model.npz and its vocabularies; fairseq: folder with config.json or config.yaml, model.safetensors, "
+        "dict.xx.txt and SentencePiece models",
     )
     p.add_argument("--to", dest="target", required=True, metavar="DIR", help="folder of the new model")
     p.add_argument("--source_language", default="", metavar="CODE", help="for models that need it")
@@ -41,15 +48,16 @@ def add_import(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 def _import(args: argparse.Namespace) -> None:
     from transformer.errors import ConfigError
     from transformer.exchange.hub import local_folder
-    from transformer.exchange.importing import import_hf, import_marian
+    from transformer.exchange.importing import import_fairseq, import_hf, import_marian
 
     languages = args.source_language, args.target_language
-    if args.form == "marian":
+    if args.form in _OWN_FORMS:
         if any(languages) or args.allow_pickle:
             raise ConfigError(
-                "--source_language, --target_language, --allow_pickle: are for hf, not for marian"
+                f"--source_language, --target_language, --allow_pickle: are for hf, not for {args.form}"
             )
-        return import_marian(args.source, args.target, say)
+        read = import_marian if args.form == "marian" else import_fairseq
+        return read(args.source, args.target, say)
     folder = local_folder(args.source, args.allow_pickle)
     import_hf(folder, args.target, languages, args.allow_pickle, say)
 

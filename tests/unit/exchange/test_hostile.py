@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fairseq_folder
 import marian_folder
 import plain_folder
 import pytest
 
 from transformer.errors import CheckpointError, UserError
 from transformer.exchange import vocabularies
+from transformer.exchange.fairseq import read_fairseq
 from transformer.exchange.importing import import_hf
 from transformer.exchange.marian import read_marian
 from transformer.exchange.reading import read_model
@@ -222,7 +224,9 @@ SOUND: dict[str, Callable[[Path], Any]] = {
     "bart": lambda folder: plain_folder.write_bart(folder, ["t h", "th e"]),
     "bart_whole": lambda folder: plain_folder.write_bart(folder, ["t h", "th e"], whole=True),
     "marian_nmt": marian_folder.write,
+    "fairseq": fairseq_folder.write,
 }
+READERS: dict[str, Callable[[Path], Any]] = {"marian_nmt": read_marian, "fairseq": read_fairseq}
 
 
 @pytest.mark.parametrize(
@@ -235,7 +239,7 @@ def test_mutated_folders(tmp_path, monkeypatch, kind, count):
     """No crash, no hang, no traceback; damaged SentencePiece models meet a process of their own."""
     once = functools.cache(lambda content: try_sentencepiece(tmp_path / "spm", content))
     monkeypatch.setattr(vocabularies, "try_sentencepiece", lambda path, content: once(content))
-    sound, read = tmp_path / "sound", read_marian if kind == "marian_nmt" else read_model
+    sound, read = tmp_path / "sound", READERS.get(kind, read_model)
     SOUND[kind](sound)
     read(sound)
     refused, slowest = swallow(tmp_path / "mutated", sound, read, count, seed=count)
