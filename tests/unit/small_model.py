@@ -26,8 +26,8 @@ def make_model(**changes) -> LoadedModel:
                 num_decoder_layers=2,
                 max_length=16,
                 tied_embeddings="none",
-                **changes,
-            ),
+            )
+            | changes,
             "tokenizer": dict(model_type="word", vocab_size=4 + 2 * len(WORDS)),
             "decode": dict(max_extra_length=6, batch_size=4),
         }

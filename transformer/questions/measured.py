@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax
 
 Place = Mapping[str, str | float]
+_REPEATS = 100  # so that one of them is not disturbed on a busy machine
+_LONG_ENOUGH = 1.0  # seconds for all of them
 _NOWHERE: Place = MappingProxyType({})
 
 
@@ -35,11 +37,11 @@ def written(value: float) -> str:
     return f"{value:.4g}"
 
 
-def milliseconds(function: Callable[..., Any], *args: Any, repeats: int = 5) -> float:
+def milliseconds(function: Callable[..., Any], *args: Any) -> float:
     """Returns the shortest time of a function of arrays, once it is compiled."""
     jax.block_until_ready(function(*args))
-    times = []
-    for _ in range(repeats):
+    times: list[float] = []
+    while not times or (len(times) < _REPEATS and sum(times) < _LONG_ENOUGH):
         start = time.perf_counter()
         jax.block_until_ready(function(*args))
         times.append(time.perf_counter() - start)

@@ -12,7 +12,7 @@ from transformer.questions.texts import LANGUAGES, Texts, read_texts
 Found = Mapping[int, Sequence[Measured]]  # by question
 Facts = Mapping[str, str | int]
 
-_WIDTH = {"en": 96, "zh": 48}  # characters; Chinese ones are twice as wide
+_WIDTH = 96  # characters of a line
 
 
 def heading(facts: Facts, language: str) -> str:
@@ -24,7 +24,8 @@ def plain(number: int, rows: Sequence[Measured], language: str) -> str:
     """Returns one question with its answer and what was measured."""
     texts = read_texts(language)
     text = texts.questions[number]
-    answer = textwrap.fill(text.answer, _WIDTH[language], break_on_hyphens=False)
+    # Chinese has no spaces to break lines at; terminals break it anywhere.
+    answer = text.answer if language == "zh" else textwrap.fill(text.answer, _WIDTH, break_on_hyphens=False)
     table = [(_with_unit(row), texts.name(number, row)) for row in rows]
     width = max(len(value) for value, _ in table)
     lines = [f"{value:>{width}}  {name}".rstrip() for value, name in table]

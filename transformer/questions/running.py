@@ -14,24 +14,25 @@ from transformer.questions.measured import Measured, Place, milliseconds
 from transformer.questions.subject import Subject
 from transformer.training.schedule import learning_rate
 
-_ROWS = 4  # pairs whose logits exist at one time
 _DRAWS = 8  # of dropout
 
 
 def parallel(subject: Subject) -> list[Measured]:
-    """17. The same targets through the decoder at once, and a token after the other."""
-    batch = Batch(*(jnp.asarray(x[:_ROWS]) for x in subject.batch))
+    """17. The longest target through the decoder at once, and a token after the other."""
+    real_BT = subject.real["decoder"]
+    longest = int(real_BT.sum(axis=1).argmax())
+    batch = Batch(*(jnp.asarray(x[[longest]]) for x in subject.batch))
     encoded_BSD = _encoded(subject.params, batch, subject.model)
     inputs = subject.params, encoded_BSD, batch, subject.model
     logits = [np.asarray(function(*inputs)) for function in (_at_once, _one_by_one)]
-    at_once, one_by_one = (milliseconds(function, *inputs, repeats=3) for function in (_at_once, _one_by_one))
-    place: Place = {"rows": len(batch.tgt_BT), "length": batch.tgt_BT.shape[1]}
+    at_once, one_by_one = (milliseconds(function, *inputs) for function in (_at_once, _one_by_one))
+    place: Place = {"length": batch.tgt_BT.shape[1]}
     return [
         Measured("encoder", milliseconds(_encoded, subject.params, batch, subject.model), "ms", place),
         Measured("at_once", at_once, "ms", place),
         Measured("one_by_one", one_by_one, "ms", place),
         Measured("times", one_by_one / at_once),
-        Measured("same", float(np.abs(logits[0] - logits[1])[subject.real["decoder"][:_ROWS]].max())),
+        Measured("same", float(np.abs(logits[0] - logits[1])[real_BT[[longest]]].max())),
     ]
 
 
