@@ -132,6 +132,7 @@ def test_parameters_of_other_families_too() -> None:
     assert {path: result["shapes"][f"params/{path}"] for path in expected} == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["local", "shaw"])
 def test_blocks_and_distances_stay_on_their_devices(model: str) -> None:
     """Loss and gradients with dropout, and nothing is sent or computed for them twice."""

@@ -111,11 +111,11 @@ def test_steps_that_a_killed_process_did_in_vain_are_lost_time(settings, tmp_pat
 
 
 def test_too_many_shapes_are_not_compiled(settings, tmp_path, capfd):
-    data = {"packing": False, "buckets": (8, 16, 24, 32)}
-    train(make_config(settings, data=data, run={"num_steps": 16, "max_compilations": 4}), str(tmp_path / "a"))
-    assert capfd.readouterr().err.count("compiling") == 4
-    config = make_config(settings, data=data, run={"num_steps": 16, "max_compilations": 2})
-    with pytest.raises(ConfigError, match=r"is one shape more than the 2 of .*; name fewer lengths in"):
+    data = {"packing": False, "buckets": (16, 32)}
+    train(make_config(settings, data=data, run={"num_steps": 16, "max_compilations": 2}), str(tmp_path / "a"))
+    assert capfd.readouterr().err.count("compiling ...") == 2
+    config = make_config(settings, data=data, run={"num_steps": 16, "max_compilations": 1})
+    with pytest.raises(ConfigError, match=r"is one shape more than the 1 of .*; name fewer lengths in"):
         train(config, str(tmp_path / "b"))
 
 

@@ -138,9 +138,8 @@ def test_the_run_of_one_process(made, two, tmp_path, count):
     assert not re.findall(r"^\[[1-9]\] (?!process|\[Gloo\]).*", said, re.M)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_to_one_stops_both_and_one_process_goes_on(made, tmp_path, number, code):
     process = launch(made.recipe, tmp_path)
     until_step(tmp_path, 9, process)

@@ -100,7 +100,7 @@ MECHANISMS: dict[str, dict[str, Any]] = {
 # One layer at every depth.
 RECURRENCES: dict[str, dict[str, Any]] = {
     "recurrent_fixed": dict(recurrence="fixed", norm="pre", positions="learned", num_decoder_layers=2),
-    "recurrent_adaptive": dict(recurrence="adaptive", num_encoder_layers=4, num_decoder_layers=3),
+    "recurrent_adaptive": dict(recurrence="adaptive", num_encoder_layers=3, num_decoder_layers=3),
 }
 
 

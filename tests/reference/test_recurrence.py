@@ -61,11 +61,11 @@ def test_steps_and_their_cost(model, batch, monkeypatch):
     found = jax.jit(lambda p: eval_step(p, batch, model, Config(model=model.config)))(params)
     assert float(found["encoder_steps"]) == expected["encoder"]
     assert float(found["decoder_steps"]) == expected["decoder"]
-    positions = [
-        (found["encoder_steps"], found["source_tokens"]),
-        (found["decoder_steps"], found["target_tokens"]),
-    ]
-    assert all(1 < float(steps / tokens) < 3 for steps, tokens in positions)  # neither none nor all
+    at_source, at_target = (
+        float(found[f"{stack}_steps"] / found[f"{side}_tokens"])
+        for stack, side in (("encoder", "source"), ("decoder", "target"))
+    )
+    assert 1 < at_source < 3 and 1 < at_target < 3  # some positions halt before the last step, some do not
 
     def results(weight: float) -> tuple[float, dict[str, Array]]:
         config = Config(model=model.config, optim=OptimConfig(ponder_weight=weight))

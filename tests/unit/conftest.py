@@ -31,3 +31,8 @@ def scanned(loaded) -> LoadedModel:
     config = dataclasses.replace(loaded.config.model, scan_layers=True)
     model = dataclasses.replace(loaded.model, config=config)
     return dataclasses.replace(loaded, model=model, params=params)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiles_cheaply(cheap_compilation: None) -> None:
+    """All tests of this folder."""

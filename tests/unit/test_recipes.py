@@ -60,15 +60,14 @@ every_recipe = pytest.mark.parametrize("recipe", RECIPES)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cheap_compilation(tmp_path_factory):
-    """Compiles without optimizing, and what several recipes share only once."""
+def compiled_once(tmp_path_factory):
+    """What several recipes share is compiled once."""
     settings = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
     }
     before = {name: getattr(jax.config, name) for name in settings}
-    before["jax_disable_most_optimizations"] = jax.config.read("jax_disable_most_optimizations")
-    for name, value in {**settings, "jax_disable_most_optimizations": True}.items():
+    for name, value in settings.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
     yield

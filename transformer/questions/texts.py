@@ -8,9 +8,10 @@ A name may leave places open, such as "{layer}"; what is no number there may be 
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from transformer.questions.measured import Measured
+if TYPE_CHECKING:
+    from transformer.questions.measured import Measured
 
 LANGUAGES = ("en", "zh")
 
@@ -29,7 +30,7 @@ class Texts(NamedTuple):
     questions: Mapping[int, Text]
     words: Mapping[str, str]
 
-    def name(self, number: int, row: Measured) -> str:
+    def name(self, number: int, row: "Measured") -> str:
         """Returns the name, or remark, of what the experiment of a question measured."""
         names = self.questions[number].names
         name = names[row.key] if row.key in names else self.words[row.key]

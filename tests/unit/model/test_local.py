@@ -1,6 +1,5 @@
 """Attention in blocks: the same as full attention that hides what is far, in memory linear in length."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -34,15 +33,6 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 LENGTH = 23
 SEG = np.array([[1] * 12 + [2] * 8 + [0] * 3, [1] * LENGTH], np.int32)  # packed and padded; full
-
-
-@pytest.fixture(autouse=True)
-def cheap_compilation() -> Iterator[None]:
-    """Compiles without optimizing machine code: buffers are settled before that."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.mark.parametrize("kind", KINDS)

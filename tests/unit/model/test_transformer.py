@@ -242,8 +242,8 @@ def test_every_parameter_has_exactly_one_sharding_rule() -> None:
     used = set()
     forms = [dict(), dict(norm="pre", positions="learned", attention_bias=True)]
     forms += [*cases.FAMILIES.values(), *cases.MECHANISMS.values()]
-    kinds = [*itertools.product(("all", "target", "none"), (False, True), forms)]
-    kinds += [("all", False, form) for form in cases.RECURRENCES.values()]
+    kinds = [*itertools.product(("all", "target", "none"), (False, True), forms[:2])]
+    kinds += [("all", False, form) for form in (*forms[2:], *cases.RECURRENCES.values())]
     for tied, scan, form in kinds:
         config = cases.model_config(**{**form, "tied_embeddings": tied, "scan_layers": scan})
         shapes = parameter_shapes(cases.build(config))

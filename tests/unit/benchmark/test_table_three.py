@@ -58,6 +58,7 @@ def test_every_row_is_a_possible_configuration_of_its_own() -> None:
     assert len(set(found.values())) == len(found) == len(ablation.ROWS)
 
 
+@pytest.mark.slow
 def test_two_updates_are_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(7)
     for split, count in (("train", 120), ("val", 4)):
