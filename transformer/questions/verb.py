@@ -68,6 +68,11 @@ def explain(args: argparse.Namespace) -> None:
     from transformer.questions.subject import Subject
 
     loaded = load_model(args.model, args.checkpoint)
+    if loaded.config.model.recurrence != "none":
+        raise ConfigError(
+            f"--model: {args.model}: its layers recur (config.model.recurrence), and the experiments look "
+            "into layers that are apart; give a model without"
+        )
     pairs = _pairs(args, loaded)
     found = {}
     subject = Subject.of(loaded, pairs)

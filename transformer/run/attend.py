@@ -123,8 +123,10 @@ def _shown(kind: str, found: "AttentionMap", off: Sequence["HeadOff"]) -> dict[s
         unit: {"queries": m.queries, "keys": m.keys, "weights": m.weights_LHTS.round(_DIGITS).tolist()}
         for unit, m in (("pieces", found), ("words", by_words(found)))
     }
-    rows = [changes[i : i + num_heads] for i in range(0, len(changes), num_heads)] or None
-    return {"name": name, "note": note, "layers": num_layers, "heads": num_heads, "off": rows, **maps}
+    rows = [changes[i : i + num_heads] for i in range(0, len(changes), num_heads)]
+    if len(rows) == 1:
+        rows *= num_layers  # a layer that recurs: a head of it is off at every step
+    return {"name": name, "note": note, "layers": num_layers, "heads": num_heads, "off": rows or None, **maps}
 
 
 def _pictures(maps: Mapping[str, "AttentionMap"], folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """`transformer explain`: what it prints and writes, which lines it takes, what it refuses."""
 
 import argparse
+import dataclasses
 import html
 import json
 import re
@@ -145,3 +146,11 @@ def test_text_that_cannot_be_used_is_named(files, tmp_path, loaded):
     assert not loaded.config.data.dev_source
     with pytest.raises(ConfigError, match="the run has no dev set; give --source and --target"):
         verb.explain(parse())
+
+
+def test_layers_that_recur_are_refused(monkeypatch, files, loaded):
+    model = dataclasses.replace(loaded.config.model, recurrence="adaptive")
+    changed = dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, model=model))
+    monkeypatch.setattr("transformer.inference.model_directory.load_model", lambda *_: changed)
+    with pytest.raises(ConfigError, match=r"runs/mine: its layers recur \(config\.model\.recurrence\)"):
+        verb.explain(parse(*files))

@@ -46,6 +46,11 @@ def test_the_page_holds_every_weight_and_what_each_head_is_worth(maps):
     assert cross["words"]["queries"] == ["es", "</s>"]
 
 
+def test_a_head_of_a_layer_that_recurs_is_off_at_every_step(maps):
+    off = [HeadOff("cross", 0, head, -head) for head in (0, 1, 2)]
+    assert data(attend.page({}, maps, off))["kinds"][2]["off"] == [[0, -1, -2], [0, -1, -2]]
+
+
 def test_the_page_loads_nothing(maps):
     page = attend.page({}, maps)
     assert "default-src 'none'" in page
