@@ -22,8 +22,10 @@ OTHERS = {
     ),
     "T5's": dict(norm="pre", positions="relative", scale_queries=False, scale_logits=True),
     "BART's": dict(positions="learned", embedding_norm=True, attention_bias=True, logits_bias=True),
-    "turned": dict(positions="rotary", attention_score="general", num_kv_heads=1),
-    "without positions and with one head": dict(positions="none", num_heads=1, dtype="bfloat16"),
+    "turned": dict(positions="rotary", num_kv_heads=1),
+    "without positions and with one head": dict(
+        positions="none", attention_score="general", num_heads=1, dtype="bfloat16"
+    ),
 }
 QUICK = 2, 4, 10, 12, 13, 14  # need only two programs to be compiled
 EXPECTED = {
