@@ -1,11 +1,10 @@
 """What the experiments found, as text for a terminal, as Markdown, and as a page that loads nothing."""
 
-import json
 import textwrap
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
+from transformer.io.page import filled
 from transformer.questions.measured import Measured, written
 from transformer.questions.texts import LANGUAGES, Texts, read_texts
 
@@ -54,11 +53,7 @@ def page(found: Found, facts: Facts, language: str) -> str:
         "first": language,
         "languages": {code: _shown(found, facts, read_texts(code)) for code in LANGUAGES},
     }
-    # "</script>" in a name must not end the block that it stands in.
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    template = resources.files("transformer.questions").joinpath("page.html").read_text("utf-8")
-    before, after = template.split(">DATA<")
-    return f"{before}>{text}<{after}"
+    return filled("transformer.questions", "page.html", data)
 
 
 def _shown(found: Found, facts: Facts, texts: Texts) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """`transformer attend`: who looked at what, as a page, pictures and an alignment."""
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformer.errors import ConfigError
+from transformer.io.page import filled
 from transformer.io.workdir import write_text
 
 if TYPE_CHECKING:
@@ -105,11 +104,7 @@ def page(facts: Mapping[str, str], maps: Mapping[str, "AttentionMap"], off: Sequ
       off: what switching heads off changes, as `without_each_head` returns it; empty: not shown.
     """
     data = {"facts": list(facts.items()), "kinds": [_shown(kind, maps[kind], off) for kind in _KINDS]}
-    # "</script>" in a sentence must not end the block that it stands in.
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    template = resources.files("transformer.run").joinpath("attention_page.html").read_text("utf-8")
-    before, after = template.split(">DATA<")
-    return f"{before}>{text}<{after}"
+    return filled("transformer.run", "attention_page.html", data)
 
 
 def _shown(kind: str, found: "AttentionMap", off: Sequence["HeadOff"]) -> dict[str, Any]:

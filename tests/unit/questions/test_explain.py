@@ -2,13 +2,11 @@
 
 import argparse
 import dataclasses
-import html
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
+from unit.browser import answers, needs_browser
 
 from transformer.errors import ConfigError, DataError
 from transformer.questions import page, verb
@@ -16,7 +14,6 @@ from transformer.questions.experiments import EXPERIMENTS
 from transformer.questions.measured import Measured
 from transformer.questions.subject import Subject
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FOUND = {
     3: [Measured("times", 25.5), Measured("bound_additive", 4.0)],
     15: [Measured("whole", -1.5, "nat"), Measured("silent", -6.0, "nat")],
@@ -76,25 +73,15 @@ def test_the_page_holds_all_languages_and_loads_nothing():
     assert not re.search(r"(src|href)=|url\(|@import|fetch\(|https?://", text)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_browser
 def test_a_click_changes_the_language(tmp_path):
-    probe = """<script>
+    script = """
       const look = () => [document.documentElement.lang, document.querySelector("#question15 h2").textContent,
         document.querySelectorAll("td.bar div").length, document.getElementById("facts").textContent];
       const answers = [look()];
       [...document.querySelectorAll("button")].find(b => b.textContent === "English").click();
-      answers.push(look());
-      const pre = document.createElement("pre");
-      pre.id = "answers"; pre.textContent = JSON.stringify(answers);
-      document.body.append(pre);
-    </script></body>"""
-    file = tmp_path / "page.html"
-    file.write_text(page.page(FOUND, FACTS, "zh").replace("</body>", probe))
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += ["--disable-component-update", "--disable-sync", "--no-first-run"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    chinese, english = json.loads(html.unescape(re.search(r'<pre id="answers">(.*?)</pre>', done.stdout)[1]))
+      answers.push(look());"""
+    chinese, english = answers(page.page(FOUND, FACTS, "zh"), script, tmp_path)
     assert chinese[:3] == ["zh", "15. 编码器和解码器在哪里相遇？", 2]
     assert english[:3] == ["en", "15. How do encoder and decoder meet?", 2]
     assert english[3] == "model: </script>& · step: 8,000 · sentence pairs: 2"

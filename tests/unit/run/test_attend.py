@@ -1,20 +1,17 @@
 """`transformer attend`: the page holds the weights, loads nothing, and answers to clicks."""
 
-import html
 import json
 import re
-import shutil
-import subprocess
 import types
 
 import numpy as np
 import pytest
+from unit.browser import answers, needs_browser
 
 from transformer.inference.ablation import HeadOff
 from transformer.inference.attention_maps import AttentionMap
 from transformer.run import attend
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SOURCE, TARGET = ["▁it", "</s>"], ["▁e", "s", "</s>"]
 
 
@@ -57,9 +54,9 @@ def test_the_page_loads_nothing(maps):
     assert not re.search(r'(src|href)=|url\(|@import|fetch\(|https?://(?!www\.w3\.org/2000/svg")', page)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_browser
 def test_a_click_on_a_head_and_a_tooltip(maps, tmp_path):
-    probe = """<script>
+    script = """
       const button = name => [...document.querySelectorAll("button")].find(b => b.textContent === name);
       const answers = [document.querySelectorAll("svg line").length];
       button("2").click();
@@ -70,28 +67,18 @@ def test_a_click_on_a_head_and_a_tooltip(maps, tmp_path):
       answers.push(document.getElementById("tooltip").textContent);
       answers.push(document.querySelectorAll("svg line.on").length);
       button("words").click();
-      answers.push(document.querySelectorAll("svg line").length);
-      const pre = document.createElement("pre");
-      pre.id = "answers"; pre.textContent = JSON.stringify(answers);
-      document.body.append(pre);
-    </script></body>"""
-    file = tmp_path / "page.html"
-    file.write_text(attend.page({}, maps).replace("</body>", probe))
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += ["--disable-component-update", "--disable-sync", "--no-first-run"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    answers = json.loads(html.unescape(re.search(r'<pre id="answers">(.*?)</pre>', done.stdout)[1]))
+      answers.push(document.querySelectorAll("svg line").length);"""
+    found = answers(attend.page({}, maps), script, tmp_path)
     weights = maps["cross"].weights_LHTS
-    assert answers[0] == (weights[1] >= 0.02).sum()
-    assert answers[1] == (weights[1, 2] >= 0.02).sum()
+    assert found[0] == (weights[1] >= 0.02).sum()
+    assert found[1] == (weights[1, 2] >= 0.02).sum()
     best = weights[1, 2, 0].argmax()
-    assert answers[2].splitlines()[:2] == [
+    assert found[2].splitlines()[:2] == [
         "▁e reads (head 3)",
         f"{weights[1, 2, 0, best]:.3f}  {SOURCE[best]}",
     ]
-    assert answers[3] == (weights[1, 2, 0] >= 0.02).sum()
-    assert answers[4] == 2 * 2
+    assert found[3] == (weights[1, 2, 0] >= 0.02).sum()
+    assert found[4] == 2 * 2
 
 
 def test_the_verb_writes_its_files_and_prints_the_alignment(maps, tmp_path, capsys, monkeypatch):

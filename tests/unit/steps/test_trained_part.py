@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -44,15 +43,6 @@ def one_step(config: Config, params: Any, ema: Any = None, fixed: Any = None) ->
     state = jax.tree.map(jnp.array, state)
     step = jit_steps(model, tx, config, mesh, state)[0]
     return jax.device_get(step(state, to_devices(batch(), mesh), dropout_key(config.run), None)[0])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quickly_compiled() -> Iterator[None]:
-    """Compiles without optimizing: each step is done once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")
