@@ -138,6 +138,26 @@ def test_stopped_by_signals(reference, tmp_path):
     same(tmp_path, reference)
 
 
+def test_a_signal_after_the_decision_to_save_waits_for_the_next_step(reference, tmp_path, monkeypatch):
+    """Step 5 is neither saved nor settled when SIGTERM arrives: it must not be the last one."""
+    is_due = loop_module.Run._saving_is_due
+
+    def signal_after_step_5(run):
+        due = is_due(run)
+        if run.position.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return due
+
+    config = make_config(reference.settings, run={"replica_check_every": 0})  # which would ask as well
+    monkeypatch.setattr(loop_module.Run, "_saving_is_due", signal_after_step_5)
+    with pytest.raises(Preempted, match="by SIGTERM after step 6; everything is saved"):
+        train(config, str(tmp_path))
+    assert max(step for split, step in lines_of(tmp_path) if split == "train") == 6
+    assert "6" in kept(tmp_path)
+    train(config, str(tmp_path))
+    same(tmp_path, reference)
+
+
 def test_an_evaluation_that_a_stop_prevented_is_made_up_for(reference, tmp_path, monkeypatch):
     """SIGTERM arrives in the very step 7 that is to be evaluated; then the evaluation of step 14 crashes."""
     config = make_config(reference.settings)

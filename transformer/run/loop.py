@@ -315,9 +315,13 @@ class Run:
         return scores
 
     def _is_over(self) -> bool:
-        """Returns whether the run is finished; raises if a signal asked to stop."""
+        """Returns whether the run is finished; raises if a signal asked to stop.
+
+        A signal that came after `_saving_is_due` was asked has to wait for the next step, which is saved:
+        only when nothing is pending is everything on disk.
+        """
         run, position = self.config.run, self.position
-        if self._stops():
+        if self.pending is None and self._stops():
             self.checkpoints.wait()
             raise self.stop.error(f"after step {position.step:,}")
         if run.patience and position.stale >= run.patience:
