@@ -11,7 +11,6 @@ from tiny_run import (
     changed,
     compiled_once,
     make_config,
-    quickly_compiled,
     read_arrays,
     write_corpus,
 )
@@ -29,7 +28,7 @@ LORA = {"lora": {"rank": 2, "targets": "(query|value)/kernel$"}}
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapters")
-    with compiled_once(folder), quickly_compiled():
+    with compiled_once(folder):
         yield folder
 
 

@@ -12,7 +12,6 @@ from tiny_run import (
     compiled_once,
     lines_of,
     make_config,
-    quickly_compiled,
     read_arrays,
     write_corpus,
     write_recipe,
@@ -36,7 +35,7 @@ STILL = 1e-30  # a learning rate that changes no parameter
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finetuning")
-    with compiled_once(folder), quickly_compiled():
+    with compiled_once(folder):
         yield folder
 
 

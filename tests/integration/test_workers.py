@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pytest
 from tiny_run import (
     changed,
     finish,
@@ -37,10 +36,7 @@ def all_end(numbers: list[int]) -> bool:
     return True
 
 
-def test_a_run_with_workers_stops_resumes_and_ends_exactly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiles quickly
+def test_a_run_with_workers_stops_resumes_and_ends_exactly(tmp_path: Path) -> None:
     settings = changed(write_corpus(tmp_path), data={"workers": 2})
     recipe = write_recipe(tmp_path / "recipe.py", settings)
     process = start(recipe, tmp_path / "whole")

@@ -84,21 +84,23 @@ def write_recipe(file: Path, settings: Settings) -> Path:
 def start(recipe: Path, workdir: Path, *overrides: str) -> subprocess.Popen:
     """Starts a training process; what it compiles is kept next to the recipe for the next one."""
     command = [sys.executable, "train.py", f"--config={recipe}", f"--workdir={workdir}", *overrides]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(recipe), stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(recipe.parent), stderr=subprocess.PIPE, text=True
+    )
 
 
-def environment(recipe: Path) -> dict[str, str]:
-    """Returns the variables for a training process: what is compiled is kept next to the recipe."""
-    return os.environ | {key.upper(): str(value) for key, value in _cache(recipe.parent).items()}
+def environment(folder: Path) -> dict[str, str]:
+    """Returns the variables for a training process: what is compiled is kept in `folder`."""
+    return os.environ | {key.upper(): str(value) for key, value in _compilation(folder).items()}
 
 
 @contextlib.contextmanager
 def compiled_once(folder: Path) -> Iterator[None]:
-    """Shares what is compiled between runs of this process and those started from a recipe in `folder`."""
-    before = {key: getattr(jax.config, key) for key in _cache(folder)}
+    """Shares what is compiled between runs of this process and those started with `environment(folder)`."""
+    before = {key: jax.config.values[key] for key in _compilation(folder)}
     compilation_cache.reset_cache()  # it is opened once, with the folder of that moment
     try:
-        for key, value in _cache(folder).items():
+        for key, value in _compilation(folder).items():
             jax.config.update(key, value)
         yield
     finally:
@@ -107,19 +109,10 @@ def compiled_once(folder: Path) -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
-@contextlib.contextmanager
-def quickly_compiled() -> Iterator[None]:
-    """Lets XLA leave out most optimizations: such small models take longer to compile than to train."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
-
-
-def _cache(folder: Path) -> dict[str, Any]:
+def _compilation(folder: Path) -> dict[str, Any]:
+    """Such small models take longer to compile than to train: XLA leaves out most optimizations."""
     return {
+        "jax_disable_most_optimizations": True,
         "jax_compilation_cache_dir": str(folder / "compiled"),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,

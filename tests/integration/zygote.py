@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tiny_run import ROOT, Settings, make_config
+from tiny_run import ROOT, Settings, environment, make_config
 
 from transformer.errors import UserError
 from transformer.io.checkpoint import Checkpoints
@@ -51,17 +51,11 @@ class Zygote:
 
 
 @contextlib.contextmanager
-def zygote(settings: Settings, compiled: Path) -> Iterator[Zygote]:
-    """Runs the program; what its runs compile is kept in the folder `compiled`."""
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(compiled),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+def zygote(settings: Settings, folder: Path) -> Iterator[Zygote]:
+    """Runs the program; what its runs compile is kept in `folder`."""
+    variables = environment(folder) | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     with subprocess.Popen(
-        [sys.executable, __file__], stdin=-1, stdout=-1, text=True, env=environment
+        [sys.executable, __file__], stdin=-1, stdout=-1, text=True, env=variables
     ) as process:
         try:
             yield Zygote(process, settings)

@@ -110,13 +110,11 @@ def test_log_probs_of_labels(case: Case) -> None:
 
 
 def test_gradients(case: Case) -> None:
-    """Of each parameter: a random entry, the largest one, and all together along a random direction."""
+    """Of each parameter: the largest entry, and all together along a random direction."""
     rng = np.random.default_rng(2)
     for path, gradient in case.gradient.items():
-        entries = rng.integers(gradient.size), np.abs(gradient).argmax()
-        directions = [np.eye(1, gradient.size, int(i)).reshape(gradient.shape) for i in entries]
-        directions.append(rng.choice([-1.0, 1.0], gradient.shape))
-        for direction in directions:
+        largest = np.eye(1, gradient.size, int(np.abs(gradient).argmax())).reshape(gradient.shape)
+        for direction in (largest, rng.choice([-1.0, 1.0], gradient.shape)):
             expected = reference.slope(lambda p: reference_loss(case, p), case.params, path, direction)
             # The sum of many entries may cancel: their rounding does not.
             atol = 1e-5 * max(1.0, np.abs(gradient * direction).sum())
