@@ -29,8 +29,8 @@ class KeysValues(NamedTuple):
 
 def attention_weights(
     q_BHTK: jax.Array,
-    k_BHSK: jax.Array,
-    mask_B1TS: jax.Array,
+    k_BGSK: jax.Array,
+    mask_B1TS: jax.Array | bool = True,
     bias_1HTS: jax.Array | None = None,
     scale: float | None = None,
 ) -> jax.Array:
@@ -40,11 +40,11 @@ def attention_weights(
     see no key gets equal weights, not NaN.
 
     Args:
-      q_BHTK, k_BHSK: queries and keys.
+      q_BHTK, k_BGSK: queries and keys, see `scoring`.
       mask_B1TS, bias_1HTS: as in `exponentials`.
       scale: of the products; None: 1 / sqrt(K).
     """
-    scores_BHTS = jnp.einsum("BHTK,BHSK->BHTS", _scaled(q_BHTK, scale), k_BHSK)
+    scores_BHTS = scoring.dot_products(_scaled(q_BHTK, scale), k_BGSK)
     exp_BHTS, sum_BHT1 = exponentials(scores_BHTS, mask_B1TS, bias_1HTS)
     return (exp_BHTS / sum_BHT1).astype(q_BHTK.dtype)
 
@@ -54,7 +54,7 @@ def _scaled(q_BHTK: jax.Array, scale: float | None) -> jax.Array:
 
 
 def exponentials(
-    scores_BHTS: jax.Array, mask_B1TS: jax.Array, bias_1HTS: jax.Array | None = None
+    scores_BHTS: jax.Array, mask_B1TS: jax.Array | bool, bias_1HTS: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the softmax of `attention_weights` in two parts: exp_BHTS, at most 1, and their sum_BHT1.
 
@@ -63,7 +63,7 @@ def exponentials(
 
     Args:
       scores_BHTS: scaled products of queries and keys.
-      mask_B1TS: true where a query may look.
+      mask_B1TS: true where a query may look; or everywhere.
       bias_1HTS: float32, added to the scores.
     """
     scores_BHTS = scores_BHTS.astype(jnp.float32)

@@ -21,6 +21,8 @@ def residuals(subject: Subject) -> list[Measured]:
             Measured("ratio", float(np.mean(found)), "", {"stack": stack, "layer": layer + 1})
             for layer, found in ratios.items()
         ]
+    if subject.recurs:
+        return [*rows, Measured("recurs")]
     for layer in subject.layers("encoder"):
         change = subject.score(silenced(subject.params, f"encoder/layer_{layer}/.*")) - subject.whole
         rows.append(Measured("skipped", change, "nat", {"layer": layer + 1}))
@@ -41,7 +43,7 @@ def layer_norm(subject: Subject) -> list[Measured]:
     x_BSD = entering(subject, subject.layers("encoder")[-1])
     first_SD = x_BSD[0][real_BS[0]]
     halves = [_normed(first_SD, x_BSD[half::2][real_BS[half::2]]) for half in (0, 1)]
-    sizes = [_size(subject, x) for x in (subject.seen["encoder/signal"], _leaving(subject))]
+    sizes = [_size(subject, x) for x in (subject.seen["encoder/layer_0/input"], _leaving(subject))]
     return [
         *rows,
         Measured("layer", float(np.abs(own - other)[real_BS[0]].max())),
@@ -115,12 +117,16 @@ def feed_forward(subject: Subject) -> list[Measured]:
 
 
 def _zeros(subject: Subject) -> list[Measured]:
-    rows, idle, units = [], 0, 0
+    rows: list[Measured] = []
+    idle: list[np.ndarray] = []
     for stack in SUBLAYERS:
+        always_LF = []
         for layer in subject.layers(stack):
             path = f"{stack}/layer_{layer}/feed_forward/Dropout_0"
             zero_NF = subject.seen[path][subject.real[stack]] == 0
             place: Place = {"stack": stack, "layer": layer + 1}
             rows.append(Measured("zero", 100 * float(zero_NF.mean()), "%", place))
-            idle, units = idle + int(zero_NF.all(axis=0).sum()), units + zero_NF.shape[1]
-    return [*rows, Measured("idle", idle, "", {"units": units})]
+            always_LF.append(zero_NF.all(axis=0))
+        idle.append(np.all(always_LF, axis=0) if subject.recurs else np.concatenate(always_LF))
+    idle_F = np.concatenate(idle)
+    return [*rows, Measured("idle", int(idle_F.sum()), "", {"units": idle_F.size})]

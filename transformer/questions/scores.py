@@ -76,7 +76,7 @@ def _kernels(subject: Subject) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns W^Q and W^K, float64 [D, K], of every head of the encoder's self-attention."""
     found = []
     for layer in subject.layers("encoder"):
-        attention = subject.params["encoder"][f"layer_{layer}"]["self_attention"]
+        attention = subject.parameters("encoder", layer)["self_attention"]
         q_DHK, k_DGK = (np.asarray(attention[name]["kernel"], np.float64) for name in ("query", "key"))
         group = q_DHK.shape[1] // k_DGK.shape[1]
         found += [(q_DHK[:, h], k_DGK[:, h // group]) for h in range(q_DHK.shape[1])]
@@ -116,12 +116,10 @@ def dot_or_additive(subject: Subject) -> list[Measured]:
 
 def own_queries_and_keys(subject: Subject, layer: int) -> tuple[jax.Array, jax.Array]:
     """Returns (q_BHTK, k_BGSK) of the encoder's self-attention in a layer, as they are multiplied."""
-    path, config = f"encoder/layer_{layer}", subject.model.config
-    if config.norm == "pre":
-        x_BTD = subject.seen[f"{path}/self_attention_norm"]
-    else:
-        x_BTD = subject.seen["encoder/signal" if layer == 0 else f"encoder/layer_{layer - 1}"]
-    attention = subject.params["encoder"][f"layer_{layer}"]["self_attention"]
+    config = subject.model.config
+    read = "self_attention_norm" if config.norm == "pre" else "input"
+    x_BTD = subject.seen[f"encoder/layer_{layer}/{read}"]
+    attention = subject.parameters("encoder", layer)["self_attention"]
     placed = []
     for part in (attention["query"], attention["key"]):
         y_BTHK = jnp.einsum("BTD,DHK->BTHK", x_BTD.astype(np.float32), part["kernel"]) + part.get("bias", 0.0)

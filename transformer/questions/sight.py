@@ -40,11 +40,10 @@ def meeting(subject: Subject) -> list[Measured]:
     """15. What encoder-decoder attention is worth, in all layers and in each, and what it looks at."""
     rows = [Measured("whole", subject.whole, "nat")]
     rows.append(Measured("silent", subject.score(silenced(subject.params, "cross_attention")), "nat"))
-    for layer in subject.layers("decoder"):
-        without = silenced(subject.params, f"decoder/layer_{layer}/cross_attention")
-        rows.append(
-            Measured("silent_layer", subject.score(without) - subject.whole, "nat", {"layer": layer + 1})
-        )
+    if subject.recurs:
+        rows.append(Measured("recurs"))
+    else:
+        rows += [_silent_layer(subject, layer) for layer in subject.layers("decoder")]
     weights_NLHS = subject.weights("cross").transpose(1, 3, 0, 2, 4)[subject.real["decoder"]]
     rows.append(Measured("largest", 100 * float(weights_NLHS.max(axis=-1).mean()), "%"))
     marks = len(subject.special.source_suffix)
@@ -54,6 +53,11 @@ def meeting(subject: Subject) -> list[Measured]:
         mark_BS = (place_S >= last_B[:, None] - marks) & subject.real["encoder"]
         rows.append(Measured("mark", 100 * _share(subject, "cross", mark_BS[:, None]), "%"))
     return rows
+
+
+def _silent_layer(subject: Subject, layer: int) -> Measured:
+    without = silenced(subject.params, f"decoder/layer_{layer}/cross_attention")
+    return Measured("silent_layer", subject.score(without) - subject.whole, "nat", {"layer": layer + 1})
 
 
 def _share(subject: Subject, kind: str, chosen_BTS: np.ndarray) -> float:

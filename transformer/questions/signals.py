@@ -10,6 +10,9 @@ from transformer.paths import by_path
 from transformer.questions.measured import Measured, Place
 from transformer.questions.subject import Subject, silenced
 
+# Parameters that tell the order.
+_LEARNED = "/positions", "/relative_bias", "/distance_key", "/distance_value"
+
 
 def encoder(subject: Subject) -> list[Measured]:
     """7. What the source is worth, what reading it is worth, and how much a piece depends on its sentence."""
@@ -24,7 +27,8 @@ def encoder(subject: Subject) -> list[Measured]:
     same_NN = _repeated_pieces(subject)
     if not same_NN.any():
         return [*rows, Measured("no_repetition")]
-    for key, x_BSD in (("same_in", subject.seen["encoder/signal"]), ("same_out", subject.output("encoder"))):
+    ends = {"same_in": subject.seen["encoder/layer_0/input"], "same_out": subject.output("encoder")}
+    for key, x_BSD in ends.items():
         x_ND = x_BSD[subject.real["encoder"]].astype(np.float64)
         x_ND /= np.linalg.norm(x_ND, axis=-1, keepdims=True)
         rows.append(Measured(key, float((x_ND @ x_ND.T)[same_NN].mean())))
@@ -83,6 +87,8 @@ def positions(subject: Subject) -> list[Measured]:
         Measured("whole", subject.whole, "nat"),
         Measured("reversed", subject.score(batch=reversed_batch), "nat"),
     ]
+    if subject.model.config.attention != "full":
+        rows.append(Measured("near"))
     if subject.model.config.positions == "none":
         return [*rows, Measured("no_positions")]
     without = subject.token_scores(positions="none")
@@ -107,7 +113,7 @@ def other_positions(subject: Subject) -> list[Measured]:
     """10. Which positions the model has, and what a source is worth that begins at another place."""
     config, batch = subject.model.config, subject.batch
     leaves = by_path(subject.params)
-    learned = sum(x.size for path, x in leaves.items() if path.endswith(("/positions", "/relative_bias")))
+    learned = sum(x.size for path, x in leaves.items() if path.endswith(_LEARNED))
     rows = [
         Measured("kind", place={"positions": config.positions}),
         Measured("learned", learned),

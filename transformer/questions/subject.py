@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from transformer.config import Config
 from transformer.data.batch import Batch, pack_rows
@@ -17,7 +18,7 @@ from transformer.inference.model_directory import LoadedModel
 from transformer.inference.scorer import token_scores
 from transformer.model.attention import MultiHeadAttention
 from transformer.model.dropout import Dropout
-from transformer.model.layers import DecoderLayer, EncoderLayer, FeedForward
+from transformer.model.layers import FeedForward, Layer
 from transformer.model.masks import shift_right
 from transformer.model.norms import Norm
 from transformer.model.transformer import Transformer, unrolled, unstack_layers
@@ -38,7 +39,7 @@ class Subject:
     Attributes:
       config: of its run.
       step: of its checkpoint; 0: it was not trained here.
-      model: with layers apart.
+      model: with layers apart, or with one that recurs: its steps then count as layers.
       params: its parameters.
       special: ids that are no text.
       batch: the pairs; each row ends with padding on both sides.
@@ -99,8 +100,9 @@ class Subject:
     def activations(self, params: Any = None, batch: Batch | None = None) -> dict[str, np.ndarray]:
         """Returns outputs by path, such as "encoder/layer_0/feed_forward"; arguments as in `token_scores`.
 
-        Besides: "encoder/signal" (embeddings with positions), ".../weights" of attention, and
-        ".../feed_forward/Dropout_0", what the activation function gives.
+        Besides: "encoder/layer_0/input", "encoder/finish" (what the stack gives), ".../weights" of attention,
+        and ".../feed_forward/Dropout_0", what the activation function gives. Where a layer recurs it is
+        computed at every step also for positions that have halted.
         """
         params, batch = self.params if params is None else params, batch or self.batch
         return jax.device_get(_activations(params, batch, self.model))
@@ -112,14 +114,23 @@ class Subject:
         return np.stack([seen[f"{stack}/layer_{i}/{attention}/weights"] for i in self.layers(stack)])
 
     def layers(self, stack: str) -> range:
-        """Returns the numbers of a stack's layers."""
+        """Returns the numbers of a stack's layers, or steps."""
         config = self.model.config
         return range(config.num_encoder_layers if stack == "encoder" else config.num_decoder_layers)
 
+    @property
+    def recurs(self) -> bool:
+        """Whether each stack is one layer, again and again."""
+        return self.model.config.recurrence != "none"
+
+    def parameters(self, stack: str, layer: int) -> Any:
+        """Returns the parameters of a layer, or of a step."""
+        return self.params[stack][f"layer_{0 if self.recurs else layer}"]
+
     def sublayers(self, stack: str) -> Iterator[tuple[int, str, np.ndarray, np.ndarray]]:
         """Yields (layer, sub-layer, what comes along the residual connection, what the sub-layer adds)."""
-        x_BTD = self.seen[f"{stack}/signal"]
         for layer in self.layers(stack):
+            x_BTD = self.seen[f"{stack}/layer_{layer}/input"]
             for sublayer in SUBLAYERS[stack]:
                 path = f"{stack}/layer_{layer}/{sublayer}"
                 y_BTD = self.seen[path]
@@ -128,8 +139,7 @@ class Subject:
 
     def output(self, stack: str, seen: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
         """Returns what a stack gives."""
-        last = "final_norm" if self.model.config.norm == "pre" else f"layer_{self.layers(stack)[-1]}"
-        return (self.seen if seen is None else seen)[f"{stack}/{last}"]
+        return (self.seen if seen is None else seen)[f"{stack}/finish"]
 
 
 def altered(params: Any, pattern: str, change: Callable[[jax.Array], jax.Array]) -> Any:
@@ -146,14 +156,28 @@ def silenced(params: Any, sublayers: str) -> Any:
 def _activations(params: Any, batch: Batch, model: Transformer) -> dict[str, jax.Array]:
     tgt_in_BT = shift_right(batch.tgt_BT, batch.tgt_pos_BT, model.start_id)
     inputs = *batch[:3], tgt_in_BT, batch.tgt_seg_BT, batch.tgt_pos_BT
-    _, captured = model.apply(
-        {"params": params}, *inputs, mutable="intermediates", capture_intermediates=_is_captured
-    )
-    once = jax.tree.map(lambda x: x[0], captured["intermediates"], is_leaf=lambda x: isinstance(x, tuple))
-    return {path.removesuffix("/__call__"): x for path, x in by_path(once).items()}
+    with nn.intercept_methods(_with_input):
+        _, captured = model.apply(
+            {"params": params}, *inputs, mutable="intermediates", capture_intermediates=_is_captured
+        )
+    return {_place(path): x for path, x in by_path(captured["intermediates"]).items()}
+
+
+def _with_input(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    if isinstance(context.module, Layer) and context.method_name == "__call__":
+        context.module.sow("intermediates", "input", args[0])
+    return call(*args, **kwargs)
 
 
 def _is_captured(module: Any, method: str) -> bool:
-    parts = EncoderLayer, DecoderLayer, MultiHeadAttention, FeedForward, Norm
+    parts = Layer, MultiHeadAttention, FeedForward, Norm
     activation = isinstance(module, Dropout) and isinstance(module.parent, FeedForward)
-    return method == "signal" or (method == "__call__" and (isinstance(module, parts) or activation))
+    return method == "finish" or (method == "__call__" and (isinstance(module, parts) or activation))
+
+
+def _place(path: str) -> str:
+    """Returns the path of what a call gave: that of call i to a layer that recurs is layer i."""
+    place, call = path.rsplit("/", 1)
+    return re.sub(
+        r"(?<=/layer_)\d+", lambda layer: str(int(layer[0]) + int(call)), place.removesuffix("/__call__")
+    )

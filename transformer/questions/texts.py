@@ -37,8 +37,11 @@ class Texts(NamedTuple):
         return name.format(**{k: self.words.get(f"{k}.{v}", v) for k, v in row.place.items()})
 
     def facts(self, facts: Mapping[str, str | int]) -> Sequence[tuple[str, str]]:
-        """Returns facts with their names in this language."""
-        return [(self.words[k], f"{v:,}" if isinstance(v, int) else v) for k, v in facts.items()]
+        """Returns facts with their names in this language, and their values if these have one too."""
+        return [
+            (self.words[k], f"{v:,}" if isinstance(v, int) else self.words.get(f"{k}.{v}", v))
+            for k, v in facts.items()
+        ]
 
 
 def read_texts(language: str) -> Texts:

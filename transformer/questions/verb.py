@@ -10,7 +10,6 @@ from transformer.questions.texts import LANGUAGES
 
 if TYPE_CHECKING:
     from transformer.inference.model_directory import LoadedModel
-    from transformer.questions.page import Facts
 
 Ids = tuple[list[int], list[int]]
 
@@ -68,15 +67,16 @@ def explain(args: argparse.Namespace) -> None:
     from transformer.questions.subject import Subject
 
     loaded = load_model(args.model, args.checkpoint)
-    if loaded.config.model.recurrence != "none":
-        raise ConfigError(
-            f"--model: {args.model}: its layers recur (config.model.recurrence), and the experiments look "
-            "into layers that are apart; give a model without"
-        )
     pairs = _pairs(args, loaded)
     found = {}
     subject = Subject.of(loaded, pairs)
-    facts: Facts = {"model": Path(args.model).resolve().name, "step": loaded.step, "pairs": len(pairs)}
+    facts: dict[str, str | int] = {
+        "model": Path(args.model).resolve().name,
+        "step": loaded.step,
+        "pairs": len(pairs),
+    }
+    if subject.recurs:
+        facts["layers"] = "recur"
     print(heading(facts, args.language), end="\n\n")
     for number in numbers:
         found[number] = EXPERIMENTS[number](subject)

@@ -1,6 +1,8 @@
-"""`transformer attend`: who looked at what, as a page, pictures and an alignment."""
+"""`transformer attend`: who looked at what, as a page, pictures, numbers and an alignment."""
 
 import argparse
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +15,10 @@ if TYPE_CHECKING:
     from transformer.inference.ablation import HeadOff
     from transformer.inference.attention_maps import AttentionMap
 
-_PAGE = "attention.html"
-_DIGITS = 4  # of weights on the page
+_PAGE, _TABLE = "attention.html", "attention.tsv"
+_COLUMNS = "kind", "layer", "head", "query", "key", "weight", "query_word", "key_word"
+_DIGITS = 4  # of weights on the page and in the table
+_RECURS = "one a stack, which recurs: layer n is its step n, and a head that is off is so at every step"
 # Name and explanation of each kind of attention, in the page's order.
 _KINDS = {
     "encoder": (
@@ -36,10 +40,11 @@ def add_attend(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     """Adds the verb `attend`; returns its parser, which still lacks the options of the model."""
     p = verbs.add_parser(
         "attend",
-        help="who looks at what: page, pictures, alignment",
+        help="who looks at what: page, pictures, numbers, alignment",
         description="Shows the attention weights of a sentence pair, every layer and head: a page that needs "
-        "no network (attention.html) and pictures. Prints the target, its alignment with the source by "
-        "words (Pharaoh format: source-target, from 0), and the files.",
+        "no network (attention.html), pictures, and the numbers between words (attention.tsv). Prints the "
+        "target, its alignment with the source by words (Pharaoh format: source-target, from 0), and the "
+        "files.",
     )
     p.add_argument("source", metavar="SOURCE", help="a sentence")
     p.add_argument("target", metavar="TARGET", nargs="?", help="its translation; default: the model's own")
@@ -79,14 +84,17 @@ def attend(args: argparse.Namespace) -> None:
     maps = attention_maps(loaded, args.source, target)
     pairs = " ".join(f"{source}-{word}" for source, word in alignment(maps["cross"], layer - 1))
     facts = {"source": args.source, "target": target, f"alignment by layer {layer}": pairs}
+    if loaded.config.model.recurrence != "none":
+        facts["layers"] = _RECURS
     off: Sequence[HeadOff] = ()
     if args.ablate:
         whole, off = without_each_head(loaded, args.source, target)
         facts["log-probability"] = f"{whole:.3f} nats"
     folder = Path(args.output)
-    written = [folder / _PAGE]
+    written = [folder / _PAGE, folder / _TABLE]
     folder.mkdir(parents=True, exist_ok=True)
     write_text(written[0], page(facts, maps, off))
+    write_text(written[1], table(maps))
     written += _pictures(maps, folder)
     print(f"target\t{target}\nalignment\t{pairs}")
     for head in off:
@@ -105,6 +113,30 @@ def page(facts: Mapping[str, str], maps: Mapping[str, "AttentionMap"], off: Sequ
     """
     data = {"facts": list(facts.items()), "kinds": [_shown(kind, maps[kind], off) for kind in _KINDS]}
     return filled("transformer.run", "attention_page.html", data)
+
+
+def table(maps: Mapping[str, "AttentionMap"]) -> str:
+    """Returns every weight between words, a line each after one of names, in columns divided by tabs.
+
+    Layers and heads count from 1, words of either side from 0, marks such as "</s>" included. Fields with
+    a tab or a quote are quoted, as `csv` does.
+
+    Args:
+      maps: as `attention_maps` returns them.
+    """
+    import numpy as np
+
+    from transformer.inference.attention_maps import by_words
+
+    text = io.StringIO()
+    lines = csv.writer(text, delimiter="\t", lineterminator="\n")
+    lines.writerow(_COLUMNS)
+    for kind in _KINDS:
+        found = by_words(maps[kind])
+        for (layer, head, query, key), weight in np.ndenumerate(found.weights_LHTS):
+            words = found.queries[query], found.keys[key]
+            lines.writerow((kind, layer + 1, head + 1, query, key, f"{weight:.{_DIGITS}f}", *words))
+    return text.getvalue()
 
 
 def _shown(kind: str, found: "AttentionMap", off: Sequence["HeadOff"]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from unit.small_model import make_model
 
 from transformer.errors import DataError
 from transformer.inference.attention_maps import AttentionMap, alignment, attention_maps, by_words, words
@@ -61,6 +62,24 @@ def test_the_weights_are_those_of_each_layer_in_order(loaded, maps):
     np.testing.assert_allclose(changed[0], before[0], atol=1e-6)
     np.testing.assert_allclose(changed[1], 1 / 5, atol=1e-6)
     assert np.abs(before[1] - 1 / 5).max() > 1e-2
+
+
+def test_a_layer_that_recurs_shows_each_step():
+    model = make_model(recurrence="fixed", num_encoder_layers=3)
+    found = attention_maps(model, SOURCE, TARGET)
+    shapes = {kind: found[kind].weights_LHTS.shape for kind in found}
+    assert shapes == {"encoder": (3, 2, 5, 5), "decoder": (2, 2, 3, 3), "cross": (2, 2, 3, 5)}
+    # The first step by NumPy: embeddings, and the signals of positions and of step 1.
+    ids, D = model.tokenizer.encode_source([SOURCE])[0], 16
+    angle_TD = np.arange(6)[:, None] / 10000.0 ** (np.arange(0, D, 2) / D)
+    sinusoid_TD = np.stack([np.sin(angle_TD), np.cos(angle_TD)], axis=-1).reshape(6, D)
+    x_SD = np.asarray(model.params["source"]["embedding"])[ids] * D**0.5 + sinusoid_TD[:5] + sinusoid_TD[1]
+    attention = model.params["encoder"]["layer_0"]["self_attention"]
+    q_HSK, k_HSK = (np.einsum("SD,DHK->HSK", x_SD, attention[n]["kernel"]) for n in ("query", "key"))
+    exp_HSS = np.exp(q_HSK @ k_HSK.swapaxes(1, 2) / 8**0.5)
+    weights_LHSS = found["encoder"].weights_LHTS
+    np.testing.assert_allclose(weights_LHSS[0], exp_HSS / exp_HSS.sum(axis=-1, keepdims=True), atol=1e-4)
+    assert all(np.abs(weights_LHSS[i] - weights_LHSS[i - 1]).max() > 0.01 for i in (1, 2))
 
 
 def test_a_model_that_scans_its_layers_has_the_same_weights(scanned, maps):

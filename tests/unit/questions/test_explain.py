@@ -135,9 +135,14 @@ def test_text_that_cannot_be_used_is_named(files, tmp_path, loaded):
         verb.explain(parse())
 
 
-def test_layers_that_recur_are_refused(monkeypatch, files, loaded):
-    model = dataclasses.replace(loaded.config.model, recurrence="adaptive")
-    changed = dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, model=model))
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [("en", "; layers: one a stack, which recurs: "), ("zh", "; 层: 每侧只有一层，反复使用")],
+)
+def test_what_layers_mean_where_one_recurs_is_said(language, said, monkeypatch, files, loaded, capsys):
+    config = dataclasses.replace(loaded.model.config, recurrence="adaptive")
+    changed = dataclasses.replace(loaded, model=dataclasses.replace(loaded.model, config=config))
     monkeypatch.setattr("transformer.inference.model_directory.load_model", lambda *_: changed)
-    with pytest.raises(ConfigError, match=r"runs/mine: its layers recur \(config\.model\.recurrence\)"):
-        verb.explain(parse(*files))
+    monkeypatch.setattr("transformer.questions.experiments.EXPERIMENTS", {3: lambda _: FOUND[3]})
+    verb.explain(parse(*files, "--question", "3", "--language", language))
+    assert said in capsys.readouterr().out.splitlines()[0]

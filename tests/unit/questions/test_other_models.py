@@ -22,16 +22,21 @@ OTHERS = {
     ),
     "T5's": dict(norm="pre", positions="relative", scale_queries=False, scale_logits=True),
     "BART's": dict(positions="learned", embedding_norm=True, attention_bias=True, logits_bias=True),
+    "recurrent": dict(recurrence="adaptive", norm="pre", num_encoder_layers=2),
+    "near": dict(attention="window", attention_radius=2, positions="shaw", relative_max_distance=3),
     "turned": dict(positions="rotary", num_kv_heads=1),
     "without positions and with one head": dict(
         positions="none", attention_score="general", num_heads=1, dtype="bfloat16"
     ),
 }
+ONLY_DISTANCES = "alibi", "relative", "shaw", "rotary", "none"  # where a sentence begins does not count
 QUICK = 2, 4, 10, 12, 13, 14  # need only two programs to be compiled
 EXPECTED = {
     "modern": {"shared_keys", "additive", "never_scales", "not_added", "pre", "rms", "smooth", "no_dropout"},
     "T5's": {"never_divides", "not_added", "pre"},
     "BART's": {"post", "ends"},
+    "recurrent": {"pre", "recurs"},
+    "near": {"near", "not_added", "post"},
     "turned": {"shared_keys", "not_added", "post"},
     "without positions and with one head": {"one_head", "not_added", "no_positions", "post"},
 }
@@ -46,7 +51,7 @@ def remarks(name, questions):
         found |= {row.key for row in rows if row.value is None}
         for language in LANGUAGES:
             assert all(read_texts(language).name(number, row) for row in rows)
-        if subject.model.config.positions in ("alibi", "relative", "rotary", "none"):  # only distances count
+        if subject.model.config.positions in ONLY_DISTANCES:
             assert {row.value for row in rows if row.key == "moved"} <= {subject.whole}
     return found
 

@@ -1,5 +1,7 @@
 """`transformer attend`: the page holds the weights, loads nothing, and answers to clicks."""
 
+import csv
+import io
 import json
 import re
 import types
@@ -48,6 +50,19 @@ def test_a_head_of_a_layer_that_recurs_is_off_at_every_step(maps):
     assert data(attend.page({}, maps, off))["kinds"][2]["off"] == [[0, -1, -2], [0, -1, -2]]
 
 
+def test_the_table_holds_every_weight_between_words(maps):
+    maps = maps | {"cross": maps["cross"]._replace(keys=['▁"a\tb"', "</s>"])}
+    rows = list(csv.DictReader(io.StringIO(attend.table(maps)), delimiter="\t"))
+    assert len(rows) == 2 * 3 * (2 * 2 + 2 * 2 + 2 * 2)
+    assert list(rows[0].values())[:5] == ["encoder", "1", "1", "0", "0"]
+    assert (rows[0]["query_word"], rows[1]["key_word"]) == ("it", "</s>")
+    (row,) = [r for r in rows if [*r.values()][:5] == ["cross", "2", "3", "0", "1"]]
+    assert (row["query_word"], row["key_word"]) == ("es", "</s>")
+    weights_TS = maps["cross"].weights_LHTS[1, 2]  # the word has two pieces
+    assert float(row["weight"]) == pytest.approx((weights_TS[0, 1] + weights_TS[1, 1]) / 2, abs=5e-5)
+    assert {r["key_word"] for r in rows if r["kind"] == "cross"} == {'"a\tb"', "</s>"}
+
+
 def test_the_page_loads_nothing(maps):
     page = attend.page({}, maps)
     assert "default-src 'none'" in page
@@ -82,7 +97,7 @@ def test_a_click_on_a_head_and_a_tooltip(maps, tmp_path):
 
 
 def test_the_verb_writes_its_files_and_prints_the_alignment(maps, tmp_path, capsys, monkeypatch):
-    config = types.SimpleNamespace(model=types.SimpleNamespace(num_decoder_layers=2))
+    config = types.SimpleNamespace(model=types.SimpleNamespace(num_decoder_layers=2, recurrence="fixed"))
     loaded = types.SimpleNamespace(config=config)
     monkeypatch.setattr("transformer.inference.model_directory.load_model", lambda *_: loaded)
     monkeypatch.setattr("transformer.inference.attention_maps.attention_maps", lambda *_: maps)
@@ -92,6 +107,10 @@ def test_the_verb_writes_its_files_and_prints_the_alignment(maps, tmp_path, caps
     attend.attend(args)
     printed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert printed[:2] == [["target", "es"], ["alignment", "0-0"]]
-    files = ["attention.html", *(f"attention_{kind}.png" for kind in maps)]
+    files = ["attention.html", "attention.tsv", *(f"attention_{kind}.png" for kind in maps)]
     assert printed[2:] == [["file", str(tmp_path / name)] for name in files]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(files)
+    assert (
+        "which recurs: layer n is its step n"
+        in dict(data((tmp_path / files[0]).read_text())["facts"])["layers"]
+    )
