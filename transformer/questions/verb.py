@@ -68,6 +68,11 @@ def explain(args: argparse.Namespace) -> None:
     from transformer.questions.subject import Subject
 
     loaded = load_model(args.model, args.checkpoint)
+    if loaded.config.model.kind != "encoder_decoder":
+        raise ConfigError(
+            f"--model: {args.model}: is a decoder alone (config.model.kind), and most questions are about "
+            "encoder and decoder; give a model with both"
+        )
     if loaded.config.model.recurrence != "none":
         raise ConfigError(
             f"--model: {args.model}: its layers recur (config.model.recurrence), and the experiments look "
