@@ -256,7 +256,7 @@ def _add_translate(verbs: argparse._SubParsersAction) -> None:
     p = verbs.add_parser(
         "translate",
         help="translate lines of text",
-        description="Translates standard input to standard output: one line in, one line out, in order.",
+        description="Translates standard input line by line; a model of text alone goes on with each line.",
         epilog="With --n_best each output line is: input line number, score, log-probability, text, "
         "separated by tabs.",
     )
@@ -276,10 +276,10 @@ def _add_score(verbs: argparse._SubParsersAction) -> None:
     p = verbs.add_parser(
         "score",
         help="log-probability of given translations",
-        description="Prints the log-probability (nats, end mark included) of each pair of lines.",
+        description="Prints the log-probability (nats, end mark included) of each pair of lines, or line.",
     )
     _add_model(p)
-    p.add_argument("--source", required=True, metavar="FILE", help="source text")
+    p.add_argument("--source", metavar="FILE", help="source text; a model of text alone has none")
     p.add_argument("--target", required=True, metavar="FILE", help="its translations, line by line")
     p.add_argument("--output", metavar="FILE", help="default: standard output")
     p.add_argument(
@@ -291,7 +291,7 @@ def _add_score(verbs: argparse._SubParsersAction) -> None:
 def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
     p = verbs.add_parser(
         "evaluate",
-        help="BLEU and chrF of a model or of a file",
+        help="BLEU and chrF of a model or of a file; perplexity",
         description="Translates a test set with a model, or takes a file of translations, and prints "
         "sacreBLEU's BLEU and chrF with their signatures.",
     )

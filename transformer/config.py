@@ -56,6 +56,9 @@ class ModelConfig:
     """
 
     preset: Literal["tiny", "small", "base", "big"] = "base"
+    kind: Literal["encoder_decoder", "decoder_only"] = "encoder_decoder"  # decoder_only: a language model
+    # decoder_only: what stands before each target, and sees itself from left to right or in both directions.
+    prefix: Literal["none", "causal", "bidirectional"] = "none"
     d_model: int = 512
     d_ff: int = 2048
     num_heads: int = 8
@@ -112,6 +115,16 @@ class ModelConfig:
         """K, the size of each head's queries, keys and values."""
         return self.head_size or self.d_model // self.num_heads
 
+    @property
+    def reads_source(self) -> bool:
+        """Whether there are sources: only a language model without a prefix knows of none."""
+        return self.kind == "encoder_decoder" or self.prefix != "none"
+
+    @property
+    def num_positions(self) -> int:
+        """The most positions of one sequence: of a source, a target, or both one after the other."""
+        return self.max_length * (1 if self.prefix == "none" else 2)
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
@@ -132,10 +145,10 @@ class TokenizerConfig:
 class DataConfig:
     """Where sentence pairs come from and how they become batches."""
 
-    kind: Literal["text", "tsv", "tfds", "cldr", "trees"] = "text"
+    kind: Literal["text", "lines", "tsv", "tfds", "cldr", "trees"] = "text"
     root: str = ""  # folder that relative paths start from; empty: the current one
     train_source: tuple[str, ...] = ()  # text: one file or several, plain or .gz; trees: both sides
-    train_target: tuple[str, ...] = ()
+    train_target: tuple[str, ...] = ()  # lines: the only side
     train_weights: tuple[float, ...] = ()  # share of each pair of files; empty: by their lines
     dev_source: tuple[str, ...] = ()
     dev_target: tuple[str, ...] = ()
@@ -165,6 +178,11 @@ class DataConfig:
     packing_bins: int = 512  # rows that first-fit packing fills at once
     buckets: tuple[int, ...] = ()  # upper lengths when not packing; empty: powers of two
     workers: int = 0  # processes that read and pack ahead, for devices too fast for a thread (0)
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether there are sources, or targets alone."""
+        return self.kind != "lines"
 
 
 @dataclasses.dataclass(frozen=True)

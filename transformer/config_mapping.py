@@ -59,7 +59,10 @@ def flat(config: Config) -> dict[str, Any]:
 
 def _with_preset(given: dict[str, Any]) -> dict[str, Any]:
     chosen = {k: v for k, v in given.items() if v is not None or k not in PRESET_SIZES}
-    return {**PRESETS.get(given.get("preset", ModelConfig.preset), {}), **chosen}
+    preset = dict(PRESETS.get(given.get("preset", ModelConfig.preset), {}))
+    if given.get("kind") == "decoder_only":
+        preset["num_encoder_layers"] = 0
+    return {**preset, **chosen}
 
 
 def _section(name: str, cls: type, given: dict[str, Any], faults: list[str]) -> Any:

@@ -43,6 +43,8 @@ FREE = frozenset(
 FIXED = frozenset(
     {
         "model.preset",
+        "model.kind",
+        "model.prefix",
         "model.d_model",
         "model.d_ff",
         "model.num_heads",

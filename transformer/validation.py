@@ -21,7 +21,6 @@ _POSITIVE = (
     "model.d_model",
     "model.d_ff",
     "model.num_heads",
-    "model.num_encoder_layers",
     "model.num_decoder_layers",
     "model.max_length",
     "model.norm_epsilon",
@@ -89,6 +88,7 @@ def _together(config: Config) -> Iterator[str]:
     """Yields what is wrong with values that depend on each other."""
     model, data, run = config.model, config.data, config.run
     yield from _heads_and_positions(model)
+    yield from _kind(config)
     if model.recurrence != "none" and model.scan_layers:
         yield f"model.scan_layers: layers that recur ('{model.recurrence}') are one; set it to false"
     if model.positions == "relative":
@@ -99,7 +99,8 @@ def _together(config: Config) -> Iterator[str]:
     if model.tied_embeddings in ("all", "inputs") and not config.tokenizer.joint:
         yield (
             f"model.tied_embeddings: '{model.tied_embeddings}' needs one vocabulary; set "
-            "config.tokenizer.joint=true, or tied_embeddings to 'target' or 'none'"
+            "config.tokenizer.joint=true"
+            + (", or tied_embeddings to 'target' or 'none'" if model.kind == "encoder_decoder" else "")
         )
     longest = model.max_length
     row = data.row_length or longest
@@ -115,9 +116,10 @@ def _together(config: Config) -> Iterator[str]:
             f"data.buckets: must be above 0, the longest at least model.max_length {longest}, "
             f"got {data.buckets}"
         )
-    weights, files = data.train_weights, len(data.train_source)
+    weights, files = data.train_weights, len(data.train_source if data.has_sources else data.train_target)
     if weights and (len(weights) != files or not any(weights)):
-        yield f"data.train_weights: {weights} for {files} pairs of files; give one each, not all of them 0"
+        of = "pairs of files" if data.has_sources else "files"
+        yield f"data.train_weights: {weights} for {files} {of}; give one each, not all of them 0"
     for split in ("train", "dev", "test"):
         if data.kind == "trees" and getattr(data, f"{split}_target"):
             yield f"data.{split}_target: trees are source and target; name their files in data.{split}_source"
@@ -133,6 +135,62 @@ def _together(config: Config) -> Iterator[str]:
     sizes = dataclasses.astuple(config.mesh)
     if not all(s == -1 or s > 0 for s in sizes) or sizes.count(-1) > 1:
         yield f"mesh: sizes must be above 0 and at most one -1, got {sizes}"
+
+
+def _kind(config: Config) -> Iterator[str]:
+    """Yields what a model of its kind has not, and what its data must be."""
+    model, data = config.model, config.data
+    if model.kind == "encoder_decoder":
+        if not model.num_encoder_layers > 0:
+            yield f"model.num_encoder_layers: must be above 0, got {model.num_encoder_layers}"
+        if model.prefix != "none":
+            yield (
+                f"model.prefix: '{model.prefix}' is of a decoder alone, and here an encoder reads sources; "
+                "leave it out, or set config.model.kind=decoder_only"
+            )
+        if not data.has_sources:
+            yield "data.kind: 'lines' have no source to encode; set config.model.kind=decoder_only"
+        return
+    if model.num_encoder_layers:
+        yield (
+            f"model.num_encoder_layers: 'decoder_only' has no encoder, got {model.num_encoder_layers}; "
+            "leave it out, and set config.model.num_decoder_layers"
+        )
+    if model.tied_embeddings in ("target", "none"):
+        yield (
+            f"model.tied_embeddings: '{model.tied_embeddings}' keeps a table for sources, and 'decoder_only' "
+            "has one for all that it reads; choose 'all', or 'inputs' with an output apart"
+        )
+    if model.attention != "full" or model.positions == "shaw":
+        key = "positions: 'shaw'" if model.attention == "full" else f"attention: '{model.attention}'"
+        yield (
+            f"model.{key} counts places of a row, where a source and what goes on after it are apart; "
+            "with 'decoder_only' choose another"
+        )
+    if model.reads_source and not data.has_sources:
+        yield f"model.prefix: '{model.prefix}' is a source, and data.kind 'lines' has none; leave it out"
+    if not model.reads_source and data.has_sources:
+        yield (
+            f"model.prefix: data.kind '{data.kind}' has sources, and 'none' reads them nowhere; set it to "
+            "'bidirectional' or 'causal', or config.data.kind=lines"
+        )
+    if not data.has_sources:
+        yield from _lines(config)
+
+
+def _lines(config: Config) -> Iterator[str]:
+    """Yields what text without sources cannot have."""
+    data, run = config.data, config.run
+    for split in ("train", "dev", "test"):
+        if getattr(data, f"{split}_source"):
+            yield f"data.{split}_source: lines have one side; name their files in data.{split}_target"
+    if data.max_ratio:
+        yield f"data.max_ratio: lines have one length, and no ratio of two, got {data.max_ratio}; set it to 0"
+    if run.eval_lines:
+        yield (
+            f"run.eval_lines: lines have nothing to translate, got {run.eval_lines}; set it to 0, and "
+            "config.run.best_metric=nll"
+        )
 
 
 def _heads_and_positions(model: ModelConfig) -> Iterator[str]:

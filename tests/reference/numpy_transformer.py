@@ -245,6 +245,41 @@ def decode(
     return norm(params, config, "decoder/final_norm", x_TD) if config.norm == "pre" else x_TD
 
 
+def continue_sources(
+    params: Params, config: Any, source: tuple[Array, ...], target: tuple[Array, ...]
+) -> Array:
+    """Returns [T, D] of a decoder alone (Liu et al. 2018, section 4.2.3; Raffel et al. 2020, section 3.2.1).
+
+    Both sides of a row are ids, segments and positions. Each source and its target are cut out of their rows,
+    and are one sequence from position 0 on; the source, the prefix, may see itself in both directions.
+    """
+    (src_S, src_seg_S, _), (ids_T, seg_T, _) = source, target
+    y_TD = np.zeros((len(ids_T), config.d_model))
+    for number in set(seg_T[seg_T > 0]):
+        prefix = src_S[src_seg_S == number]
+        ids_N = np.concatenate([prefix, ids_T[seg_T == number]])
+        N, seen = len(ids_N), len(prefix) if config.prefix == "bidirectional" else 0
+        allowed_NN = np.array([[s <= t or s < seen for s in range(N)] for t in range(N)])
+
+        def layer(depth: int, path: str, x_ND: Array, N: int = N, allowed_NN: Array = allowed_NN) -> Array:
+            bias_HNN = distances(params, config, "decoder", depth, N)
+
+            def self_attention(path: str, x: Array) -> Array:
+                return multi_head(params, config, path, x, x, allowed_NN, bias_HNN, np.arange(N))
+
+            def ffn(path: str, x: Array) -> Array:
+                return feed_forward(params, config, path, x)
+
+            x_ND = residual(params, config, f"{path}/self_attention", x_ND, self_attention)
+            return residual(params, config, f"{path}/feed_forward", x_ND, ffn)
+
+        x_ND = embed(params, config, "target", ids_N, np.arange(N))
+        x_ND, *_ = run_layers(params, config, "decoder", x_ND, np.arange(N), layer)
+        x_ND = norm(params, config, "decoder/final_norm", x_ND) if config.norm == "pre" else x_ND
+        y_TD[seg_T == number] = x_ND[len(prefix) :]
+    return y_TD
+
+
 def logits(
     params: Params,
     config: Any,
@@ -257,11 +292,13 @@ def logits(
 ) -> Array:
     """Returns [B, T, V]; the rows of padding (segment 0) carry no meaning."""
     rows = []
-    for src, src_seg, src_pos, tgt, tgt_seg, tgt_pos in zip(
+    for *source, tgt, tgt_seg, tgt_pos in zip(
         src_BS, src_seg_BS, src_pos_BS, tgt_BT, tgt_seg_BT, tgt_pos_BT, strict=True
     ):
-        memory_SD = encode(params, config, src, src_seg, src_pos)
-        y_TD = decode(params, config, memory_SD, src_seg, tgt, tgt_seg, tgt_pos)
+        if config.kind == "decoder_only":
+            y_TD = continue_sources(params, config, source, (tgt, tgt_seg, tgt_pos))
+        else:
+            y_TD = decode(params, config, encode(params, config, *source), source[1], tgt, tgt_seg, tgt_pos)
         if config.scale_logits:
             y_TD = y_TD / math.sqrt(config.d_model)
         bias_V = params["logits_bias"] if config.logits_bias else 0

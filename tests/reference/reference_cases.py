@@ -104,6 +104,49 @@ RECURRENCES: dict[str, dict[str, Any]] = {
 }
 
 
+# Language models: one stack over a source, if there is one, and its target.
+ALONE: dict[str, dict[str, Any]] = {
+    "prefix_buckets": dict(
+        kind="decoder_only",
+        prefix="bidirectional",
+        norm="pre",
+        positions="relative",
+        relative_buckets=8,
+        relative_max_distance=6,
+        num_decoder_layers=2,
+    ),
+    "prefix_rotary_grouped": dict(
+        kind="decoder_only",
+        prefix="causal",
+        positions="rotary",
+        num_heads=4,
+        head_size=4,
+        num_kv_heads=2,
+        tied_embeddings="inputs",
+        num_decoder_layers=2,
+    ),
+    "prefix_learned": dict(
+        kind="decoder_only",
+        prefix="bidirectional",
+        positions="learned",
+        attention_bias=True,
+        logits_bias=True,
+    ),
+    "prefix_alibi_adaptive": dict(
+        kind="decoder_only", prefix="causal", positions="alibi", recurrence="adaptive", num_decoder_layers=3
+    ),
+    "text_gated_additive": dict(
+        kind="decoder_only",
+        attention_score="additive",
+        activation="gelu",
+        gated_feed_forward=True,
+        norm_type="rms",
+        scale_logits=True,
+        num_decoder_layers=2,
+    ),
+}
+
+
 def model_config(**changes: Any) -> ModelConfig:
     """Returns a small configuration without dropout: three heads of size 4, unequal depths."""
     sizes = dict(d_model=12, d_ff=10, num_heads=3, num_encoder_layers=2, num_decoder_layers=1)
@@ -125,7 +168,8 @@ def batch(model: Transformer, seed: int = 0) -> tuple[tuple[Array, ...], Array]:
         pos = np.array([[int((row[:i] == row[i]).sum()) for i in range(len(row))] for row in seg])
         return ids.astype(np.int32), seg, (pos * (seg > 0)).astype(np.int32)
 
-    inputs = (*side(SRC_SEG, model.source_vocab), *side(TGT_SEG, model.target_vocab))
+    src_seg = SRC_SEG if model.config.reads_source else SRC_SEG[:, :0]
+    inputs = (*side(src_seg, model.source_vocab), *side(TGT_SEG, model.target_vocab))
     return inputs, rng.integers(1, model.target_vocab, TGT_SEG.shape).astype(np.int32)
 
 

@@ -32,8 +32,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     **cases.FAMILIES,
     **cases.MECHANISMS,
     **cases.RECURRENCES,
+    **cases.ALONE,
     "umt5_scanned": dict(cases.FAMILIES["umt5"], scan_layers=True, remat=True),
     "local_scanned": dict(cases.MECHANISMS["block_additive_buckets"], scan_layers=True, remat=True),
+    "prefix_scanned": dict(cases.ALONE["prefix_buckets"], scan_layers=True, remat=True),
     "mechanisms_scanned": dict(cases.MECHANISMS["general_grouped"], positions="alibi", scan_layers=True),
 }
 

@@ -1,5 +1,7 @@
 """A small random model with a tokenizer of words: what it writes is read back as the same tokens."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,12 +14,21 @@ from transformer.special_ids import EOS_ID
 
 WORDS = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen"]
 SEED = 175
+# A decoder alone, and what it takes to be one of text.
+ALONE: dict[str, Any] = dict(kind="decoder_only", num_encoder_layers=0, tied_embeddings="inputs")
+TEXT: dict[str, Any] = {"data": dict(kind="lines"), "run": dict(eval_lines=0, best_metric="nll")}
 
 
-def make_model(**changes) -> LoadedModel:
-    """Returns a model with random parameters, large enough to make its choices clear."""
+def make_model(sections: dict[str, Any] | None = None, **changes: Any) -> LoadedModel:
+    """Returns a model with random parameters, large enough to make its choices clear.
+
+    Args:
+      sections: of the configuration, other than those of the model, the tokenizer and decoding.
+      **changes: keys of the model.
+    """
     config = from_config_dict(
         {
+            **(sections or {}),
             "model": dict(
                 d_model=16,
                 d_ff=32,

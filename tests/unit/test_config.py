@@ -16,6 +16,7 @@ from transformer.recipes import load_config
 from transformer.validation import _FRACTIONS, _MAY_BE_NEGATIVE, _POSITIVE, _SHARES
 
 CUDNN = ("model.attention_implementation=cudnn", "model.dtype=bfloat16")
+LINES = ("model.kind=decoder_only", "data.kind=lines", "run.eval_lines=0", "run.best_metric=nll")
 RECIPE = "from transformer.config import default_config\n\n\ndef get_config():\n    return default_config()\n"
 
 
@@ -54,6 +55,12 @@ def test_overrides_of_every_type(load):
     assert config.data.dev_source == ()
     assert config.run.eval_lines == -1
     assert config.data.root == "/data with spaces"
+
+
+def test_a_decoder_alone_has_no_encoder_layers(load):
+    model = load("--config.model.preset=tiny", *(f"--config.{change}" for change in LINES)).model
+    assert (model.num_encoder_layers, model.num_decoder_layers) == (0, 4)
+    assert not model.reads_source and load("--config.model.preset=tiny").model.reads_source
 
 
 def test_the_last_of_two_overrides_counts(load):
@@ -197,6 +204,20 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
             "16 is not beyond the near distances, .* raise it above relative_buckets / 2 = 16",
         ),
         (["tokenizer.joint=false", "model.tied_embeddings=inputs"], "'inputs' needs one vocabulary"),
+        (["model.num_encoder_layers=0"], "num_encoder_layers: must be above 0, got 0"),
+        (["model.prefix=causal"], "'causal' is of a decoder alone, .*set config.model.kind=decoder_only"),
+        ([*LINES, "model.kind=encoder_decoder"], "'lines' have no source to encode"),
+        ([*LINES, "model.num_encoder_layers=2"], "'decoder_only' has no encoder, got 2; leave it out"),
+        ([*LINES, "model.tied_embeddings=none"], "'none' keeps a table for sources"),
+        ([*LINES, "tokenizer.joint=false"], "'all' needs one vocabulary; .*joint=true$"),
+        ([*LINES, "model.positions=shaw"], "positions: 'shaw' counts places of a row"),
+        ([*LINES, "model.attention=window"], "attention: 'window' counts places of a row"),
+        ([*LINES, "model.prefix=causal"], "'causal' is a source, and data.kind 'lines' has none"),
+        (["model.kind=decoder_only"], "data.kind 'text' has sources, .* or config.data.kind=lines"),
+        ([*LINES, "data.dev_source=a"], "lines have one side; name their files in data.dev_target"),
+        ([*LINES, "data.max_ratio=2"], "lines have one length, and no ratio of two, got 2.0; set it to 0"),
+        ([*LINES, "run.eval_lines=9"], "lines have nothing to translate, got 9; set it to 0"),
+        ([*LINES, "data.train_target=a,b", "data.train_weights=1"], "for 2 files"),
         ([*CUDNN, "model.num_heads=2"], "a multiple of 8 and at most 128, got 256"),
         ([*CUDNN, "model.max_length=63"], "'cudnn' needs rows of an even length, got 63"),
         ([*CUDNN, "data.packing=false", "data.buckets=25,256"], "rows of an even length, got 25"),

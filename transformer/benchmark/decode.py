@@ -101,6 +101,11 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{name}: got {getattr(args, name)}, expected 1 or more")
     report.check_file(args.json)
     loaded = load_model(args.model, args.checkpoint)
+    if not loaded.config.model.reads_source:
+        raise ConfigError(
+            f"--model {args.model}: is a language model of text alone, and what is measured are sentences of "
+            "sources; give a model that reads them"
+        )
     test = _test_lines(args, loaded)
     settings = plan(test, beams, batches, uppers, args.latency_lines)
     progress = Progress(None, time.monotonic)

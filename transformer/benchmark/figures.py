@@ -75,7 +75,12 @@ def speed_figures(found: Measured) -> list[Figure]:
         Figure("step_time_max", max(times), "s"),
         Figure("step_time_spread", (high - low) / middle, "share", "(p90 - p10) / median"),
         Figure("data_wait", whole.total("wait") / steps, "s", "per step"),
-        Figure("padding_source", 1 - source_tokens / places[0], "share", "of all positions"),
+        Figure(
+            "padding_source",
+            1 - source_tokens / places[0] if places[0] else None,
+            "share",
+            "of all positions" if places[0] else "there are no sources",
+        ),
         Figure("padding_target", 1 - target_tokens / places[1], "share", "of all positions"),
         Figure("core_time", whole.core_seconds / steps, "s", "of all cores together, per step"),
         Figure("cores_busy", whole.core_seconds / whole.seconds, "cores", "by this process, on the mean"),

@@ -53,7 +53,15 @@ class SyntheticCorpus(EncodedCorpus):
     sentence ends with the end mark.
     """
 
-    def __init__(self, vocab: int, mean_length: float, longest: int, seed: int, pairs: int = _PAIRS):
+    def __init__(
+        self,
+        vocab: int,
+        mean_length: float,
+        longest: int,
+        seed: int,
+        pairs: int = _PAIRS,
+        has_sources: bool = True,
+    ):
         """Draws the pairs.
 
         Args:
@@ -62,6 +70,7 @@ class SyntheticCorpus(EncodedCorpus):
           longest: pieces of a sentence at most, end mark included.
           seed: of everything that is drawn.
           pairs: how many.
+          has_sources: if not, sources are left empty, and all else is the same.
         """
         rng = np.random.default_rng(seed)
         source = mean_length * np.exp(SPREAD * rng.standard_normal(pairs) - SPREAD**2 / 2)
@@ -71,6 +80,8 @@ class SyntheticCorpus(EncodedCorpus):
         drawn = rng.choice(len(frequencies), _POOL + longest, p=frequencies / frequencies.sum())
         self._pool = (EOS_ID + 1 + drawn).astype(np.int32)
         self._starts = rng.integers(_POOL, size=(pairs, 2))
+        self._has_sources = has_sources
+        self._lengths[:, 0] *= has_sources
         source_tokens, target_tokens = self._lengths.sum(0).tolist()
         self.counts = {"kept": pairs, "source_tokens": source_tokens, "target_tokens": target_tokens}
 
@@ -84,7 +95,7 @@ class SyntheticCorpus(EncodedCorpus):
             np.append(self._pool[start : start + length - 1], np.int32(EOS_ID))
             for start, length in zip(self._starts[index], self._lengths[index], strict=True)
         )
-        return source, target
+        return source if self._has_sources else source[:0], target
 
     def number(self, index: int) -> int:
         """Returns the number of the pair, from 1."""
@@ -107,8 +118,10 @@ def synthetic_material(config: Config, mean_length: float) -> Material:
             f"--mean_length {mean_length:g}: must be from 2 to config.model.max_length, {longest}; "
             f"longer sentences need --config.model.max_length={2 * mean_length:.0f} or so"
         )
-    corpus = SyntheticCorpus(vocab, mean_length, longest, config.data.seed)
-    origin = f"synthetic, lengths log-normal, {mean_length:g} source pieces on the mean"
+    has_sources = config.data.has_sources
+    corpus = SyntheticCorpus(vocab, mean_length, longest, config.data.seed, has_sources=has_sources)
+    side = "source" if has_sources else "target"
+    origin = f"synthetic, lengths log-normal, {mean_length:g} {side} pieces on the mean"
     return Material(vocab, vocab, [corpus], None, None, origin)
 
 

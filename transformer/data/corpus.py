@@ -1,4 +1,4 @@
-"""Sentence pairs from text files, TSV, TFDS, trees or the built-in corpus, all read the same way.
+"""Sentence pairs from text files, TSV, TFDS, trees or the built-in corpus, or lines, all read the same way.
 
 `open_corpora` gives the named lists of pairs of a split. Each is random access (`corpus[i]`) and
 fast in order (`for pair in corpus`). A pair is (source, target), or None where a side is not UTF-8
@@ -8,6 +8,7 @@ and `data.invalid_utf8` is "skip", so that whoever reads can count what is left 
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,16 @@ import numpy as np
 from transformer.config import DataConfig
 from transformer.data.files import FileFact
 from transformer.data.lines import LineFile
-from transformer.data.pairs import ListPairs, Pair, Pairs, SomePairs, TextPairs, TreePairs, TsvPairs
+from transformer.data.pairs import (
+    ListPairs,
+    Pair,
+    Pairs,
+    SomePairs,
+    TargetLines,
+    TextPairs,
+    TreePairs,
+    TsvPairs,
+)
 from transformer.errors import ConfigError, DataError
 
 Split = Literal["train", "dev", "test"]
@@ -74,7 +84,8 @@ def open_corpora(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus
     if not _is_given(data, wanted):
         if wanted != "train":
             return []
-        key = {"tsv": "train_tsv", "tfds": "tfds_splits"}.get(data.kind, "train_source")
+        keys = {"tsv": "train_tsv", "tfds": "tfds_splits", "lines": "train_target"}
+        key = keys.get(data.kind, "train_source")
         raise ConfigError(f"config.data.{key}: no training data is named; set it, or config.data.kind=cldr")
     corpora = _OPENERS[data.kind](data, wanted, cache_dir)
     return _hold_out(corpora, data.holdout_lines, keep_train=split == "train") if held_out else corpora
@@ -129,7 +140,7 @@ def _hold_out(corpora: list[Corpus], count: int, *, keep_train: bool) -> list[Co
 
 
 def _is_given(data: DataConfig, split: Split) -> bool:
-    if data.kind in ("text", "trees"):
+    if data.kind in ("text", "lines", "trees"):
         return bool(getattr(data, f"{split}_source") or getattr(data, f"{split}_target"))
     if data.kind == "tsv":
         return bool(getattr(data, f"{split}_tsv"))
@@ -156,10 +167,21 @@ def _open_text(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
 
 
 def _open_trees(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
+    return _open_single(data, split, cache_dir, partial(TreePairs, keep_tags=data.tree_tags))
+
+
+def _open_lines(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
+    return _open_single(data, split, cache_dir, TargetLines)
+
+
+def _open_single(
+    data: DataConfig, split: Split, cache_dir: Path, pairs_of: Callable[..., Pairs]
+) -> list[Corpus]:
+    """Opens files that hold all of a pair."""
     corpora = []
-    for given, weight in zip(getattr(data, f"{split}_source"), _weights(data, split), strict=True):
+    for given, weight in zip(_files(data, split), _weights(data, split), strict=True):
         file = _line_file(data, given, cache_dir)
-        pairs = TreePairs(file, given, data.tree_tags, skip_undecodable=data.invalid_utf8 == "skip")
+        pairs = pairs_of(file, given, skip_undecodable=data.invalid_utf8 == "skip")
         corpora.append(Corpus(given, pairs, weight))
     return corpora
 
@@ -168,7 +190,12 @@ def _weights(data: DataConfig, split: Split) -> Sequence[float | None]:
     """Returns the share of each file, or pair of files, of a split."""
     if split == "train" and data.train_weights:
         return data.train_weights
-    return [None] * len(getattr(data, f"{split}_source"))
+    return [None] * len(_files(data, split))
+
+
+def _files(data: DataConfig, split: Split) -> Sequence[str]:
+    """Returns the files of a split: of a pair of them the source's."""
+    return getattr(data, f"{split}_{'source' if data.has_sources else 'target'}")
 
 
 def _open_tsv(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
@@ -223,6 +250,7 @@ def _open_cldr(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
 
 _OPENERS: Mapping[str, Callable[[DataConfig, Split, Path], list[Corpus]]] = {
     "text": _open_text,
+    "lines": _open_lines,
     "trees": _open_trees,
     "tsv": _open_tsv,
     "tfds": _open_tfds,

@@ -62,7 +62,7 @@ class EncodedCorpus:
         if not 0 <= index < len(self):
             raise IndexError(index)
         start, middle, end = self._bounds.read(2 * index, 3).tolist()
-        if not 0 <= start < middle < end <= self._tokens.count:
+        if not 0 <= start <= middle < end <= self._tokens.count:
             raise self._bounds.spoilt("has been changed")
         ids = self._tokens.read(start, end - start)
         return ids[: middle - start], ids[middle - start :]
@@ -176,9 +176,10 @@ def _filtered(
     counts["lines"] += len(block)
     counts["undecodable"] += sum(pair is None for _, pair in block)
     pairs = [(i, pair) for i, pair in block if pair is not None]
-    whole = [(i, s, t) for i, (s, t) in pairs if s.strip() and t.strip()]
+    read = config.data.has_sources
+    whole = [(i, s, t) for i, (s, t) in pairs if (s.strip() or not read) and t.strip()]
     counts["empty"] += len(pairs) - len(whole)
-    sources = tokenizer.encode_source([s for _, s, _ in whole])
+    sources = tokenizer.encode_source([s for _, s, _ in whole]) if read else [[]] * len(whole)
     targets = tokenizer.encode_target([t for _, _, t in whole])
     longest, ratio = config.model.max_length, config.data.max_ratio
     kept: dict[int, tuple[list[int], list[int]]] = {}

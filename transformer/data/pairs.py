@@ -1,6 +1,7 @@
-"""Where sentence pairs come from: two files, a file of columns or trees, memory, some of another source.
+"""Where sentence pairs come from: two files, one of columns, trees or lines, memory, some of another source.
 
-A pair is (source, target), or None where a side is not UTF-8 and such pairs are to be skipped.
+A pair is (source, target), the source empty where there is none, or None where a side is not UTF-8 and such
+pairs are to be skipped.
 """
 
 import hashlib
@@ -116,6 +117,13 @@ class TsvPairs(_PairedLines):
                 f"{self._file.path}: line {index + 1} has {len(cells)} tab-separated columns, expected at "
                 f"least {max(self._columns) + 1}; mend the line, or config.data.tsv_columns"
             ) from None
+
+
+class TargetLines(_PairedLines):
+    """Each line a target, without a source: text as a language model reads it."""
+
+    def _pair(self, index: int, line: str) -> Pair:
+        return "", line
 
 
 class TreePairs(_PairedLines):

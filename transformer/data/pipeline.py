@@ -93,7 +93,7 @@ def training_batches(
     if data.packing:
         packed = grain.experimental.FirstFitPackIterDataset(
             pairs,
-            length_struct={"src": row_length, "tgt": row_length, "pair": 2 * row_length},
+            length_struct={"src": row_length * data.has_sources, "tgt": row_length, "pair": 2 * row_length},
             num_packing_bins=data.packing_bins,
             seed=data.seed,
         )
@@ -202,7 +202,8 @@ class _BucketIterator(grain.DatasetIterator):
             cut += [(length, rows, pairs[i : i + rows]) for i in range(0, len(pairs), rows)]
         for i in np.random.default_rng((self._data.seed, self._window)).permutation(len(cut)):
             length, rows, pairs = cut[i]
-            batch = pack_rows([[(p["src"], p["tgt"])] for p in pairs], rows, length)
+            packed = [[(p["src"], p["tgt"])] for p in pairs]
+            batch = pack_rows(packed, rows, length, self._data.has_sources)
             yield TrainingBatch(batch, np.stack([p["pair"] for p in pairs]))
 
 
@@ -222,4 +223,4 @@ def evaluation_batches(corpus: EncodedCorpus, data: DataConfig, row_length: int)
         used = [u + len(side) for u, side in zip(used, pair, strict=True)]
     packed += [row] if row else []
     for i in range(0, len(packed), rows):
-        yield pack_rows(packed[i : i + rows], rows, row_length)
+        yield pack_rows(packed[i : i + rows], rows, row_length, data.has_sources)

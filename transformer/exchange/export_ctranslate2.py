@@ -94,6 +94,8 @@ def specifications() -> Any:
 def _reasons(model: ModelConfig) -> list[str]:
     """Returns why CTranslate2 cannot compute the same."""
     reasons = []
+    if model.kind == "decoder_only":
+        reasons.append(f"config.model.kind is {model.kind!r}: only models with an encoder are written")
     if model.positions == "relative" and not model.relative_shared:
         reasons.append("config.model.relative_shared is False: its layers share one table of distances")
     if model.positions == "relative" and model.embedding_norm:

@@ -140,6 +140,11 @@ def _plan(loaded: LoadedModel, origin: Mapping[str, Any], target: Path) -> _Plan
     Raises:
       CheckpointError: with the reasons against the nearest one.
     """
+    if loaded.config.model.kind == "decoder_only":
+        raise CheckpointError(
+            f"{target}: this is a decoder alone (config.model.kind), and only models with an encoder can be "
+            "written for transformers; export it as safetensors"
+        )
     kinds = [kind for kind in FAMILIES if kind == origin.get("family")]
     plans = []
     for kind in [*kinds, *(kind for kind in FAMILIES if kind not in kinds)]:

@@ -1,9 +1,10 @@
-"""Log-probabilities of given translations."""
+"""Log-probabilities of given translations, and of text."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +26,48 @@ from transformer.training.loss import token_log_probs
 _CHUNK = 512  # tokens whose logits exist at one time
 
 
+class Likelihood(NamedTuple):
+    """How likely lines are.
+
+    Attributes:
+      log_prob: of all lines, nats.
+      tokens: that have a probability, end marks included.
+      bytes: of the lines in UTF-8, line ends included: a measure that depends on no tokenizer.
+    """
+
+    log_prob: float
+    tokens: int
+    bytes: int
+
+    def plus(self, other: "Likelihood") -> "Likelihood":
+        """Returns that of the lines of both."""
+        sums = self.tokens + other.tokens, self.bytes + other.bytes
+        return Likelihood(self.log_prob + other.log_prob, *sums)
+
+    @property
+    def nll(self) -> float:
+        """Nats a token."""
+        return -self.log_prob / max(self.tokens, 1)
+
+    @property
+    def perplexity(self) -> float:
+        """Of a token."""
+        return math.exp(min(self.nll, 700))
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits that a byte takes."""
+        return -self.log_prob / math.log(2) / max(self.bytes, 1)
+
+    def __str__(self) -> str:
+        return (
+            f"perplexity {self.perplexity:.2f}  [{self.nll:.4f} nats a token, {self.tokens:,} tokens]\n"
+            f"{self.bits_per_byte:.4f} bits a byte, {self.bytes:,} bytes"
+        )
+
+
 class Scorer:
-    """Scores pairs of lines with one model.
+    """Scores pairs of lines, or lines of text alone, with one model.
 
     Example:
       >>> scorer = Scorer.load("runs/quickstart")
@@ -51,9 +92,15 @@ class Scorer:
         """Returns a scorer of a model that is loaded already."""
         return cls(loaded.model, loaded.params, loaded.tokenizer)
 
+    def likelihood(self, log_probs: Sequence[float], targets: Sequence[str]) -> Likelihood:
+        """Returns what the lines are together, given what `score` returned for them without a penalty."""
+        given = len(self._tokenizer.special.target_prefix)
+        tokens = sum(len(ids) - given for ids in self._tokenizer.encode_target(targets))
+        return Likelihood(sum(log_probs), tokens, sum(len(line.encode()) + 1 for line in targets))
+
     def score(
         self,
-        sources: Sequence[str],
+        sources: Sequence[str] | None,
         targets: Sequence[str],
         batch_size: int = 64,
         length_penalty: float = 0.0,
@@ -63,25 +110,31 @@ class Scorer:
         Nothing is split or left out, and an empty target has the probability of the bare end mark.
 
         Args:
-          sources: source text.
-          targets: one translation of each line.
+          sources: source text; None for a language model of text alone.
+          targets: one translation of each line, or the text.
           batch_size: pairs scored together.
           length_penalty: alpha; log-probabilities are divided by ((5 + length) / 6) ** alpha.
 
         Raises:
-          ConfigError: if the batch size is below 1.
+          ConfigError: if the batch size is below 1, or there are sources that the model does not read, or
+            none that it reads.
           DataError: if the numbers of lines differ, or a line has more tokens than the model has
             learned positions.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size: must be at least 1, got {batch_size}")
-        if len(sources) != len(targets):
+        if (sources is not None) != self._model.config.reads_source:
+            raise ConfigError(
+                "source: is needed: the text that the target translates"
+                if sources is None
+                else "source: the model is one of text alone and reads none; give the target only"
+            )
+        if sources is not None and len(sources) != len(targets):
             raise DataError(
                 f"got {len(sources):,} sources and {len(targets):,} targets; give one target for each source"
             )
-        pairs = list(
-            zip(self._tokenizer.encode_source(sources), self._tokenizer.encode_target(targets), strict=True)
-        )
+        before = [[]] * len(targets) if sources is None else self._tokenizer.encode_source(sources)
+        pairs = list(zip(before, self._tokenizer.encode_target(targets), strict=True))
         check_positions(self._model.config, pairs)
         scores = [0.0] * len(pairs)
         # Both sides are padded to one length: a little more work, far fewer shapes.
@@ -90,7 +143,11 @@ class Scorer:
             rows, width = num_rows(len(chosen), self._mesh), bucket(max(lengths[i] for i in chosen))
             sides = zip(*(pairs[i] for i in chosen), strict=True)
             special = self._tokenizer.special
-            inputs = on_mesh(self._mesh, *(padded(side, rows, width, special.pad) for side in sides))
+            widths = width * self._model.config.reads_source, width
+            inputs = on_mesh(
+                self._mesh,
+                *(padded(side, rows, w, special.pad) for side, w in zip(sides, widths, strict=True)),
+            )
             given = _score_batch(self._params, *inputs, length_penalty, self._model, special)
             found = np.asarray(given).tolist()
             for row, i in enumerate(chosen):

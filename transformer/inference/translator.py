@@ -1,4 +1,4 @@
-"""Text in, translations out."""
+"""Text in, translations out; and of a language model, text that goes on."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,7 @@ from transformer.data.tokenizer import Tokenizer
 from transformer.decoding.beam import beam_search
 from transformer.decoding.sampling import sample
 from transformer.decoding.scores import Allowed, Hypotheses, length_penalty
-from transformer.errors import ConfigError
+from transformer.errors import ConfigError, DataError
 from transformer.inference.batches import OneAtATime, batches, bucket, num_rows, on_mesh, padded
 from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.inference.splitting import split_line
@@ -34,7 +34,8 @@ class Translation(NamedTuple):
     """One output of one input line.
 
     Attributes:
-      text: the translation; a piece that the tokenizer does not know is " ⁇ ".
+      text: the translation, or of text alone the input and what follows it; a piece that the tokenizer
+        does not know is " ⁇ ".
       score: log-probability over the length penalty, ((5 + length) / 6) ** alpha by the paper's rules.
       log_prob: log-probability in nats, end mark included.
       length: number of tokens, end mark included.
@@ -48,6 +49,9 @@ class Translation(NamedTuple):
 
 class Translator:
     """Translates lines of text with one model.
+
+    A language model of text alone (`model.prefix` "none") goes on with lines instead: each is the
+    beginning of an output, and may be empty.
 
     Example:
       >>> translator = Translator.load("runs/quickstart")
@@ -96,7 +100,7 @@ class Translator:
         return self._model.config.max_length
 
     def translate(self, lines: Sequence[str], **options: Any) -> list[str]:
-        """Returns the best translation of each line, in order; an empty line stays empty.
+        """Returns the best translation of each line, in order; an empty line to translate stays empty.
 
         Args:
           lines: source text, one sentence each.
@@ -122,6 +126,7 @@ class Translator:
 
         Raises:
           ConfigError: if an option is unknown or cannot be used.
+          DataError: if a line to go on with is longer than the model was trained for.
         """
         decode = replace_decode(self._decode, options)
         if not 1 <= n_best <= decode.beam_size or (n_best > 1 and decode.temperature > 0):
@@ -129,8 +134,11 @@ class Translator:
                 f"n_best: got {n_best}, expected 1 to beam_size, and 1 when sampling; "
                 f"beam_size is {decode.beam_size}, temperature {decode.temperature}"
             )
-        encoded = self._tokenizer.encode_source(lines)
-        parts = [self._split(line, ids) for line, ids in zip(lines, encoded, strict=True)]
+        if self._model.config.reads_source:
+            encoded = self._tokenizer.encode_source(lines)
+            parts = [self._split(line, ids) for line, ids in zip(lines, encoded, strict=True)]
+        else:
+            parts = [[ids] for ids in self._beginnings(lines, first_line)]
         numbers = [(first_line + i, j) for i, line in enumerate(parts) for j in range(len(line))]
         flat = [part for line in parts for part in line]
         done = iter(self._translate_parts(flat, numbers, n_best, decode))
@@ -151,6 +159,24 @@ class Translator:
         parts = split_line(line, lambda text: len(encode(text)), self.max_length)
         return [encode(part) for part in parts if part.strip()]
 
+    def _beginnings(self, lines: Sequence[str], first_line: int) -> list[list[int]]:
+        """Returns the ids of each line, without the end mark."""
+        encoded = [ids[:-1] for ids in self._tokenizer.encode_target(lines)]
+        for number, ids in enumerate(encoded, first_line + 1):
+            if len(ids) >= self.max_length:
+                raise DataError(
+                    f"line {number}: has {len(ids)} tokens to go on with, the model was trained for "
+                    f"{self.max_length} in all (model.max_length); shorten the line"
+                )
+        return encoded
+
+    def _read_first(self, ids: list[int]) -> list[int]:
+        """Returns all that the model reads before it writes: of a decoder alone with the start mark."""
+        if self._model.config.kind == "encoder_decoder":
+            return ids
+        start = [self._model.start_id]
+        return [*ids, *start] if self._model.config.reads_source else [*start, *ids]
+
     def _translate_parts(
         self,
         sentences: Sequence[list[int]],
@@ -161,16 +187,20 @@ class Translator:
         """Translates ids that fit, in batches of like length; `numbers` are those of line and part."""
         results: list[list[Translation]] = [[] for _ in sentences]
 
+        reads_source = self._model.config.reads_source
+
         def run(chosen: Sequence[int]) -> Hypotheses:
-            return self._run([sentences[i] for i in chosen], [numbers[i] for i in chosen], n_best, decode)
+            read = [self._read_first(sentences[i]) for i in chosen]
+            return self._run(read, [numbers[i] for i in chosen], n_best, decode)
 
         all_chosen = list(batches([len(ids) for ids in sentences], decode.batch_size))
         for chosen, found in zip(all_chosen, self._map(run, all_chosen), strict=True):
             for row, i in enumerate(chosen):
                 ids_WT = found.ids_BWT[row, :n_best]
                 ends_WT = ids_WT == self._tokenizer.special.end
+                begun = [] if reads_source else sentences[i]
                 outputs = zip(
-                    self._tokenizer.decode_target(ids_WT),
+                    self._tokenizer.decode_target([[*begun, *ids_T] for ids_T in ids_WT]),
                     found.score_BW[row, :n_best].tolist(),
                     found.log_prob_BW[row, :n_best].tolist(),
                     np.where(ends_WT.any(axis=1), ends_WT.argmax(axis=1) + 1, 0).tolist(),
@@ -220,34 +250,40 @@ def _decode_batch(
     special: SpecialIds,
     decode: DecodeConfig,
 ) -> Hypotheses:
-    """Encodes once, then searches; one compiled function for each shape."""
-    B, S = src_BS.shape
+    """Reads all that comes first at once, then searches; one compiled function for each shape."""
+    c, (B, S) = model.config, src_BS.shape
     seg_BS = (src_BS != special.pad).astype(jnp.int32)
     pos_BS = jnp.broadcast_to(jnp.arange(S), src_BS.shape)
-    encoded_BSD = model.apply({"params": params}, src_BS, seg_BS, pos_BS, method="encode")
-    source = model.apply({"params": params}, encoded_BSD, method="source_keys")
-    max_length = S + decode.max_extra_length
-    if model.config.positions == "learned":
-        max_length = min(max_length, model.config.max_length)
+    real_B, start_B1 = seg_BS.any(axis=1), jnp.full((B, 1), model.start_id)
+    if c.kind == "decoder_only":  # the last token is what the first step is given
+        seg_BS, start_B1 = _last_apart(src_BS, seg_BS)
+    source = model.apply({"params": params}, src_BS, seg_BS, pos_BS, method="read")
     length_B = seg_BS.sum(axis=1)
-    limit_B = jnp.where(length_B > 0, jnp.minimum(length_B + decode.max_extra_length, max_length), 1)
+    longest_B = decode.max_extra_length + length_B * c.reads_source
+    max_length = decode.max_extra_length + S * c.reads_source
+    if c.positions == "learned":
+        longest_B = jnp.minimum(longest_B, c.max_length - (0 if c.reads_source else length_B))
+        max_length = min(max_length, c.max_length)
+    limit_B = jnp.where(real_B, longest_B, 1)
     greedy = decode.beam_size == 1 or decode.temperature > 0
     lengths = min(S + _MOSTLY_LONGER, max_length), max_length
     W = 1 if greedy else decode.beam_size
-    cache = empty_cache(model.config, B, W, lengths[0])
+    cache = empty_cache(c, B, W, lengths[0])
 
     def step_fn(
         token_BW: jax.Array, t: jax.Array, cache: Any, ancestor_BWT: jax.Array, context: Any
     ) -> tuple[jax.Array, Any]:
-        inputs = token_BW, t, cache, ancestor_BWT, *context
+        start_B1, *read = context
+        token_BW = jnp.where(t == 0, start_B1, token_BW)
+        inputs = token_BW, t, cache, ancestor_BWT, *read
         return model.apply({"params": params}, *inputs, method="decode_step")
 
-    context = source, seg_BS
+    context = start_B1, source, seg_BS
     rules = decode.min_length, decode.no_repeat_ngram_size
     allowed = Allowed(model.start_id, special.end, special.forbidden, special.target_prefix, *rules)
     shared: dict[str, Any] = dict(
         lengths=lengths,
-        longer=partial(longer_cache, config=model.config, width=W, length=max_length),
+        longer=partial(longer_cache, config=c, width=W, length=max_length),
         alpha=decode.length_penalty,
         allowed=allowed,
         rules=decode.rules,
@@ -262,6 +298,13 @@ def _decode_batch(
         )
     # Every process reads all rows, also those that other processes decoded.
     return jax.tree.map(lambda x: shard(x, "_" * x.ndim), found)
+
+
+def _last_apart(src_BS: jax.Array, seg_BS: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns (seg_BS without the last token of each row, that token_B1)."""
+    last_B1 = jnp.maximum(seg_BS.sum(axis=1, keepdims=True) - 1, 0)
+    before_BS = jnp.arange(src_BS.shape[1]) < last_B1
+    return seg_BS * before_BS, jnp.take_along_axis(src_BS, last_B1, axis=1)
 
 
 def _join(parts: list[list[Translation]], n_best: int, decode: DecodeConfig) -> list[Translation]:

@@ -1,7 +1,8 @@
 """Scaled dot-product and multi-head attention (paper, section 3.2)."""
 
-from collections.abc import Callable
-from functools import partial
+import itertools
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -133,6 +134,7 @@ class MultiHeadAttention(nn.Module):
         mask: Any,
         bias: Any = None,
         deterministic: bool = True,
+        pos_BT: jax.Array | None = None,
     ) -> jax.Array:
         """Returns y_BTD; self-attention when `memory_BSD` is `x_BTD`.
 
@@ -143,11 +145,11 @@ class MultiHeadAttention(nn.Module):
           x_BTD, memory_BSD: what asks and what is read.
           mask, bias: see `exponentials`; of local attention they are in `local.Parts`.
           deterministic: without dropout.
+          pos_BT: of self-attention, the positions.
         """
         if memory_BSD is x_BTD:
             k_BSGK, v_BSGK, q_BTHK = project(x_BTD, self.key, self.value, self.query)
-            # Distances are all that counts, and in a row they are those in each of its sentences.
-            q_BTHK, k_BSGK = self._placed(jnp.arange(x_BTD.shape[1]), q_BTHK, k_BSGK)
+            q_BTHK, k_BSGK = self._placed(pos_BT, q_BTHK, k_BSGK)
         else:
             (k_BSGK, v_BSGK), q_BTHK = project(memory_BSD, self.key, self.value), self.query(x_BTD)
         q_BHTK, k_BGSK, v_BGSK = (x.swapaxes(1, 2) for x in (q_BTHK, k_BSGK, v_BSGK))
@@ -160,7 +162,7 @@ class MultiHeadAttention(nn.Module):
                 0 if k.shape[2] == q.shape[2] else -q.shape[2]
             )  # of a block's keys: it is in the one before
             spread = partial(positions.spread, S=k.shape[2], first=first) if self.between else None
-            return self._read(self._scores(q, k, "BGSK", spread), v, mask, bias, spread, deterministic)
+            return self._read(self._scores(q, k, "BGSK", spread), (v,), mask, bias, spread, deterministic)
 
         attend = read if self.reach is None else partial(self.reach.read, read)
         weights: Any
@@ -170,25 +172,32 @@ class MultiHeadAttention(nn.Module):
             self.sow("intermediates", "weights", whole)
         return self.out(y_BHTK.swapaxes(1, 2))
 
-    def remember(self, memory_BSD: jax.Array) -> KeysValues:
-        """Returns the keys and values that `recall` attends to."""
-        return KeysValues(*_lying(*project(memory_BSD, self.key, self.value)))
+    def remember(self, memory_BSD: jax.Array, pos_BS: jax.Array | None = None) -> KeysValues:
+        """Returns the keys and values that `recall` attends to, or `step`, which reads those at positions."""
+        k_BSGK, v_BSGK = project(memory_BSD, self.key, self.value)
+        (k_BSGK,) = self._placed(pos_BS, k_BSGK)
+        return KeysValues(*_lying(k_BSGK, v_BSGK))
 
     def recall(self, x_BTD: jax.Array, memory: KeysValues, mask_B1TS: jax.Array) -> jax.Array:
         """Returns y_BTD, each position of `x_BTD` having read what was remembered."""
-        return self._recall(self.query(x_BTD), memory, mask_B1TS)
+        return self._recall(self.query(x_BTD), (memory,), mask_B1TS)
 
     def step(
         self,
         x_BWD: jax.Array,
         t: jax.Array,
+        pos_BW: jax.Array,
         cache: KeysValues,
         seen_B1WS: jax.Array,
-        bias_1H1S: jax.Array | None = None,
+        bias_NHWS: jax.Array | None = None,
+        before: tuple[KeysValues, ...] = (),
     ) -> tuple[jax.Array, KeysValues]:
-        """Returns (y_BWD, cache with position `t` written), see `DecoderLayer.step`."""
+        """Returns (y_BWD, cache with position `t` written), see `DecoderLayer.step`.
+
+        What was remembered `before` is read together with the cache: S is of both, one after the other.
+        """
         k_BWGK, v_BWGK, q_BWHK = project(x_BWD, self.key, self.value, self.query, together=True)
-        q_BWHK, k_BWGK = self._placed(t, q_BWHK, k_BWGK)
+        q_BWHK, k_BWGK = self._placed(pos_BW, q_BWHK, k_BWGK)
         key_BGKW, value_BGWK = _lying(k_BWGK, v_BWGK)
         W = x_BWD.shape[1]
         T = cache.value.shape[2] // W
@@ -199,23 +208,29 @@ class MultiHeadAttention(nn.Module):
             jax.lax.dynamic_update_slice_in_dim(cache.key, key_BGKW, first, axis=3),
             jax.lax.dynamic_update_slice_in_dim(cache.value, value_BGWK, first, axis=2),
         )
-        return self._recall(q_BWHK, cache, seen_B1WS, bias_1H1S, spread), cache
+        return self._recall(q_BWHK, (*before, cache), seen_B1WS, bias_NHWS, spread), cache
 
     def _recall(
         self,
         q_BTHK: jax.Array,
-        memory: KeysValues,
+        memories: Sequence[KeysValues],
         mask_B1TS: jax.Array,
-        bias_1HTS: jax.Array | None = None,
+        bias_NHTS: jax.Array | None = None,
         spread: Spread | None = None,
     ) -> jax.Array:
-        scores_BHTS = self._scores(q_BTHK.swapaxes(1, 2), memory.key, "BGKS", spread)
-        y_BHTK, _ = self._read(scores_BHTS, memory.value, mask_B1TS, bias_1HTS, spread, deterministic=True)
+        q_BHTK = q_BTHK.swapaxes(1, 2)
+        # Scores are put side by side, and not keys: those would be copied in each step.
+        scores = [self._scores(q_BHTK, memory.key, "BGKS", spread) for memory in memories]
+        scores_BHTS = jnp.concatenate(scores, axis=-1)
+        values = [memory.value for memory in memories]
+        y_BHTK, _ = self._read(scores_BHTS, values, mask_B1TS, bias_NHTS, spread, deterministic=True)
         return self.out(y_BHTK.swapaxes(1, 2))
 
-    def _placed(self, place_T: jax.Array, *xs: jax.Array) -> tuple[jax.Array, ...]:
-        """Returns queries and keys [B, T, H or G, K] of self-attention at their places in the row."""
-        return tuple(positions.rotary(x, place_T) for x in xs) if self.config.positions == "rotary" else xs
+    def _placed(self, pos_BT: jax.Array | None, *xs: jax.Array) -> tuple[jax.Array, ...]:
+        """Returns queries and keys [B, T, H or G, K] at their positions; without any they have none."""
+        if self.config.positions != "rotary" or pos_BT is None:
+            return xs
+        return tuple(positions.rotary(x, pos_BT) for x in xs)
 
     def _scores(self, q_BHTK: jax.Array, k_BGSK: jax.Array, keys: str, spread: Spread | None) -> jax.Array:
         """Returns scores_BHTS; `keys` says how the axes of `k_BGSK` lie.
@@ -246,27 +261,30 @@ class MultiHeadAttention(nn.Module):
     def _read(
         self,
         scores_BHTS: jax.Array,
-        v_BGSK: jax.Array,
+        values: Sequence[jax.Array],
         mask_B1TS: jax.Array,
-        bias_1HTS: jax.Array | None,
+        bias_NHTS: jax.Array | None,
         spread: Spread | None,
         deterministic: bool,
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns (y_BHTK, weights_BHTS).
+        """Returns (y_BHTK, weights_BHTS); values are [B, G, S, K] each, S of all together that of the scores.
 
         With `spread` a value is v + a, a the vector of its distance (equation 3 there): weights are summed by
         distance first.
         """
-        exp_BHTS, sum_BHT1 = exponentials(scores_BHTS, mask_B1TS, bias_1HTS)
-        weights_BHTS = (exp_BHTS / sum_BHT1).astype(v_BGSK.dtype)
-        exp_BHTS = self.dropout(exp_BHTS.astype(v_BGSK.dtype), deterministic)
-        y_BHTK = scoring.weighted(exp_BHTS, v_BGSK)
+        dtype, ends = values[0].dtype, list(itertools.accumulate(v.shape[2] for v in values))[:-1]
+        exp_BHTS, sum_BHT1 = exponentials(scores_BHTS, mask_B1TS, bias_NHTS)
+        weights_BHTS = (exp_BHTS / sum_BHT1).astype(dtype)
+        exp_BHTS = self.dropout(exp_BHTS.astype(dtype), deterministic)
+        # Not split in vain: the part would be kept for the backward pass beside the whole.
+        parts = jnp.split(exp_BHTS, ends, axis=-1) if ends else [exp_BHTS]
+        y_BHTK = reduce(jnp.add, map(scoring.weighted, parts, values))
         if spread is not None:
-            vector_XHK = self.distance_value.astype(v_BGSK.dtype)
+            vector_XHK = self.distance_value.astype(dtype)
             of_distance = jax.ShapeDtypeStruct((*exp_BHTS.shape[:3], len(vector_XHK)), exp_BHTS.dtype)
             (exp_BHTX,) = jax.linear_transpose(spread, of_distance)(exp_BHTS)
             y_BHTK += jnp.einsum("BHTX,XHK->BHTK", exp_BHTX, vector_XHK)
-        return (y_BHTK / sum_BHT1).astype(v_BGSK.dtype), weights_BHTS
+        return (y_BHTK / sum_BHT1).astype(dtype), weights_BHTS
 
 
 def _lying(k_BSGK: jax.Array, v_BSGK: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -81,8 +81,10 @@ class Layer(nn.Module):
 class EncoderLayer(Layer):
     """Self-attention, then the feed-forward network."""
 
+    causal = False  # whether later positions are hidden
+
     def setup(self) -> None:
-        self.self_attention = MultiHeadAttention(self.config, causal=False)
+        self.self_attention = MultiHeadAttention(self.config, causal=self.causal)
         self.self_attention_norm = Norm(self.config)
         self.feed_forward = FeedForward(self.config)
         self.feed_forward_norm = Norm(self.config)
@@ -91,21 +93,61 @@ class EncoderLayer(Layer):
     def __call__(
         self,
         x_BSD: jax.Array,
+        pos_BS: jax.Array,
         mask: jax.Array | Parts,
         bias: jax.Array | Parts | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
         def attend(y: jax.Array) -> jax.Array:
-            return self.self_attention(y, y, mask, bias, deterministic)
+            return self.self_attention(y, y, mask, bias, deterministic, pos_BS)
 
+        return self._sublayers(x_BSD, attend, deterministic)
+
+    def _sublayers(
+        self, x_BSD: jax.Array, attend: Callable[[jax.Array], jax.Array], deterministic: bool
+    ) -> jax.Array:
         x_BSD = self.residual(x_BSD, self.self_attention_norm, attend, deterministic)
         return self.residual(
             x_BSD, self.feed_forward_norm, lambda y: self.feed_forward(y, deterministic), deterministic
         )
 
 
+class SequenceLayer(EncoderLayer):
+    """The layer of a language model: an encoder's, masked, whose positions are read by later ones."""
+
+    causal = True
+
+    def remember(self, x_BSD: jax.Array, pos_BS: jax.Array) -> KeysValues:
+        """Returns the keys and values, of the layer's input, that later positions read in `step`."""
+        y_BSD = self.self_attention_norm(x_BSD) if self.config.norm == "pre" else x_BSD
+        return self.self_attention.remember(y_BSD, pos_BS)
+
+    def step(
+        self,
+        x_BWD: jax.Array,
+        t: jax.Array,
+        pos_BW: jax.Array,
+        cache: KeysValues,
+        seen_B1WS: jax.Array,
+        bias_NHWS: jax.Array | None,
+        source: KeysValues,
+    ) -> tuple[jax.Array, KeysValues]:
+        """Runs place `t` alone, as `DecoderLayer.step`; S: the source's positions, then the cache's T * W."""
+        written = cache
+
+        def attend(y_BWD: jax.Array) -> jax.Array:
+            nonlocal written
+            read = seen_B1WS, bias_NHWS, (source,)
+            y_BWD, written = self.self_attention.step(y_BWD, t, pos_BW, cache, *read)
+            return y_BWD
+
+        return self._sublayers(x_BWD, attend, True), written
+
+
 class DecoderLayer(Layer):
     """Masked self-attention, encoder-decoder attention, then the feed-forward network."""
+
+    causal = True
 
     def setup(self) -> None:
         self.self_attention = MultiHeadAttention(self.config, causal=True)
@@ -119,6 +161,7 @@ class DecoderLayer(Layer):
     def __call__(
         self,
         x_BTD: jax.Array,
+        pos_BT: jax.Array,
         encoded_BSD: jax.Array,
         mask: jax.Array | Parts,
         cross_mask_B1TS: jax.Array,
@@ -126,7 +169,7 @@ class DecoderLayer(Layer):
         deterministic: bool = True,
     ) -> jax.Array:
         def attend(y: jax.Array) -> jax.Array:
-            return self.self_attention(y, y, mask, bias, deterministic)
+            return self.self_attention(y, y, mask, bias, deterministic, pos_BT)
 
         def read_source(y: jax.Array) -> jax.Array:
             return self.cross_attention(y, encoded_BSD, cross_mask_B1TS, deterministic=deterministic)
@@ -141,22 +184,24 @@ class DecoderLayer(Layer):
         self,
         x_BWD: jax.Array,
         t: jax.Array,
+        pos_BW: jax.Array,
         cache: KeysValues,
         seen_B1WS: jax.Array,
+        bias_1H1S: jax.Array | None,
         source: KeysValues,
         cross_mask_B1TS: jax.Array,
-        bias_1H1S: jax.Array | None = None,
     ) -> tuple[jax.Array, KeysValues]:
         """Runs position `t` alone, reading earlier positions from `cache`.
 
         Args:
           x_BWD: one position of each of W hypotheses a sentence.
-          t: scalar int32, the position.
+          t: scalar int32, the position's place in the cache.
+          pos_BW: the position.
           cache: own keys and values so far, S = T * W of them.
           seen_B1WS: which of all T * W of them each hypothesis may see.
+          bias_1H1S: what each of the T * W adds to the scores.
           source: what `source_keys` returned; shared by the hypotheses.
           cross_mask_B1TS: which source positions are real (T broadcasts).
-          bias_1H1S: what each of the T * W adds to the scores.
 
         Returns:
           (x_BWD, the cache with position `t` written).
@@ -165,7 +210,7 @@ class DecoderLayer(Layer):
 
         def attend(y_BWD: jax.Array) -> jax.Array:
             nonlocal written
-            y_BWD, written = self.self_attention.step(y_BWD, t, cache, seen_B1WS, bias_1H1S)
+            y_BWD, written = self.self_attention.step(y_BWD, t, pos_BW, cache, seen_B1WS, bias_1H1S)
             return y_BWD
 
         def read_source(y_BWD: jax.Array) -> jax.Array:

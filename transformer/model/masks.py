@@ -22,9 +22,19 @@ def causal_mask(length: int) -> jax.Array:
     return jnp.tril(jnp.ones((1, 1, length, length), dtype=bool))
 
 
-def decoder_mask(seg_BT: jax.Array) -> jax.Array:
-    """Returns mask_B1TS of masked self-attention: same sentence and not later."""
-    return segment_mask(seg_BT, seg_BT) & causal_mask(seg_BT.shape[1])
+def decoder_mask(seg_BT: jax.Array, prefix: int = 0) -> jax.Array:
+    """Returns mask_B1TS of masked self-attention: same sentence and not later.
+
+    The first `prefix` places of a row are seen from everywhere in their sentence.
+    """
+    T = seg_BT.shape[1]
+    return segment_mask(seg_BT, seg_BT) & (causal_mask(T) | (jnp.arange(T) < prefix))
+
+
+def positions_after(src_seg_BS: jax.Array, seg_BT: jax.Array, pos_BT: jax.Array) -> jax.Array:
+    """Returns the positions of targets that follow the sources of their segments as one sequence."""
+    own_BTS = (seg_BT[:, :, None] == src_seg_BS[:, None, :]) & (seg_BT > 0)[:, :, None]
+    return pos_BT + own_BTS.sum(axis=-1, dtype=pos_BT.dtype)
 
 
 def shift_right(tgt_BT: jax.Array, pos_BT: jax.Array, bos_id: int) -> jax.Array:

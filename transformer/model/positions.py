@@ -46,7 +46,7 @@ FIXED = {
 }
 
 
-def rotary(x_BTHK: jax.Array, pos_T: jax.Array) -> jax.Array:
+def rotary(x_BTHK: jax.Array, pos_BT: jax.Array) -> jax.Array:
     """Returns queries or keys turned by their positions (Su et al. 2021, "RoFormer", equation 34).
 
     The numbers 2i and 2i + 1 of a head are a point in the plane, which position p turns by
@@ -55,12 +55,12 @@ def rotary(x_BTHK: jax.Array, pos_T: jax.Array) -> jax.Array:
 
     Args:
       x_BTHK: K even.
-      pos_T: int32 positions, or a scalar that all have.
+      pos_BT: int32 positions, or a vector that all rows have.
     """
     K = x_BTHK.shape[-1]
     rate_K = 10000.0 ** (-jnp.arange(0, K, 2, dtype=jnp.float32) / K)
-    angle_T1K = pos_T[..., None, None].astype(jnp.float32) * rate_K
-    sin, cos = jnp.sin(angle_T1K), jnp.cos(angle_T1K)
+    angle_BT1K = pos_BT[..., None, None].astype(jnp.float32) * rate_K
+    sin, cos = jnp.sin(angle_BT1K), jnp.cos(angle_BT1K)
     even, odd = x_BTHK[..., 0::2], x_BTHK[..., 1::2]
     turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
     return turned.reshape(x_BTHK.shape).astype(x_BTHK.dtype)

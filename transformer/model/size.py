@@ -31,6 +31,8 @@ def parameter_shapes(model: Transformer) -> Any:
     ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), *(ids,) * 6)["params"]
     for stack, depth in depths.items():
+        if stack not in shapes:
+            continue
         shapes[stack] |= {f"layer_{i}": shapes[stack]["layer_0"] for i in range(1, depth)}
         if "relative_bias" in shapes[stack] and not c.relative_shared:
             one = shapes[stack]["relative_bias"]
@@ -58,13 +60,14 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
     Only matrix products are counted, [m, k] x [k, n] as 2mnk, and the backward pass as twice the
     forward one. With D d_model, A the size of all heads (D in the paper), A' that of the heads of keys
     (A in the paper), F d_ff, V target pieces, and rows of S source and T target positions (padding and
-    masked scores count: they are computed), the forward pass of a row is
+    masked scores count: they are computed), the forward pass of a row is of kind "encoder_decoder"
 
       encoder layer   4 S D (A + A') + 4 S^2 A + 4 S D F
       decoder layer   4 T D (A + A') + 4 T^2 A + 4 T D F    self-attention and feed-forward
                       + 4 T D A + 4 S D A' + 4 T S A        encoder-decoder attention
       output          2 T D V
 
+    and of kind "decoder_only" that of an encoder layer of S + T positions for each layer, and the output,
     with 6 for the 4 before D F if the network is gated, and 2 A K more for each query if scores are
     general (K the size of a head); additive scores count as products of the same size. For S^2 and T^2 local
     attention has `Reach.scored`. Vectors of X distances (`positions` "shaw") are 4 X A more for each query of
@@ -83,13 +86,20 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
         2 * A * K if c.attention_score == "general" else 0
     )  # and what becomes of its mixture
     key = 4 * D * A_kv  # and value
-    own_S, own_T = _scored(c, False, S), _scored(c, True, T)
-    if c.positions == "shaw":  # as if so many more keys were there
-        own_S, own_T = own_S + S * _distances(c), own_T + T * _distances(c)
-    encoder_layer = S * (query + key) + 4 * own_S * A + 4 * S * D * F
-    decoder_layer = T * (query + key) + 4 * own_T * A + 4 * T * D * F + T * query + S * key + 4 * T * S * A
-    forward = c.num_encoder_layers * encoder_layer + c.num_decoder_layers * decoder_layer + 2 * T * D * V
-    return 3 * forward / T
+
+    def layer(causal: bool, length: float) -> float:
+        """Of self-attention and the feed-forward network."""
+        scored = _scored(c, causal, length)
+        if c.positions == "shaw":  # as if so many more keys were there
+            scored += length * _distances(c)
+        return length * (query + key) + 4 * scored * A + 4 * length * D * F
+
+    if c.kind == "decoder_only":
+        layers = c.num_decoder_layers * layer(True, S + T)
+    else:
+        layers = c.num_encoder_layers * layer(False, S)
+        layers += c.num_decoder_layers * (layer(True, T) + T * query + S * key + 4 * T * S * A)
+    return 3 * (layers + 2 * T * D * V) / T
 
 
 def _scored(config: ModelConfig, causal: bool, length: float) -> float:
@@ -160,21 +170,31 @@ def _activations(model: Transformer, rows: int, row_length: int, loss_chunk: int
     in that of positions (3 A + 2 A', A' that of the heads of keys), the sum before the norm and the
     normed sum (2 D), and exponentials (H S, fewer if local); a feed-forward network keeps a hidden
     vector, two if the activation is not relu, two more if gated, the sum and the normed sum (F + 2 D).
+    Of kind "decoder_only" the positions of a row are its sources' and its targets', in layers with one
+    attention each.
     With `remat` a layer keeps its input, and one layer at a time is whole. The loss keeps the gradients
     of its inputs, and three arrays of a chunk's logits.
     """
     c = model.config
     D, H = c.d_model, c.num_heads
-    own_S, own_T = (_scored(c, causal, row_length) / row_length for causal in (False, True))
     A = (3 * c.num_heads + 2 * c.kv_heads) * c.key_size
     hidden = c.d_ff * (1 + (c.activation != "relu") + 2 * c.gated_feed_forward)
-    encoder_layer = 4 * D + A + hidden + H * own_S
-    decoder_layer = 6 * D + 2 * A + hidden + H * (own_T + row_length)
-    if c.remat:
-        layers = (c.num_encoder_layers + c.num_decoder_layers) * D + max(encoder_layer, decoder_layer)
-    else:
-        layers = c.num_encoder_layers * encoder_layer + c.num_decoder_layers * decoder_layer
     positions = rows * row_length
+
+    def layer(causal: bool, length: int) -> float:
+        """Of a position: self-attention and the feed-forward network."""
+        return 4 * D + A + hidden + H * _scored(c, causal, length) / length
+
+    if c.kind == "decoder_only":
+        sides = 1 + c.reads_source
+        stacks = [(sides * c.num_decoder_layers, layer(True, sides * row_length))]
+    else:
+        stacks = [(c.num_encoder_layers, layer(False, row_length))]
+        stacks += [(c.num_decoder_layers, layer(True, row_length) + 2 * D + A + H * row_length)]
+    if c.remat:
+        layers = sum(n for n, _ in stacks) * D + max(whole for _, whole in stacks)
+    else:
+        layers = sum(n * whole for n, whole in stacks)
     kept = positions * (layers + 2 * D) * jnp.dtype(c.dtype).itemsize
     loss = (3 * min(loss_chunk, positions) * model.target_vocab + model.target_vocab * D) * FLOAT32
     return int(kept) + loss

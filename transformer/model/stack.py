@@ -11,6 +11,7 @@ from flax import linen as nn
 from transformer.axes import copies, shard
 from transformer.config import ModelConfig
 from transformer.model import halting, local, masks, positions
+from transformer.model.attention import KeysValues
 from transformer.model.dropout import Dropout
 from transformer.model.layers import DecoderLayer, EncoderLayer
 from transformer.model.norms import Norm
@@ -21,7 +22,7 @@ class Stack(nn.Module):
     """What encoder and decoder share: input signal, layers, and the final norm of pre-norm models."""
 
     config: ModelConfig
-    layer_type: type[EncoderLayer] | type[DecoderLayer]
+    layer_type: type[EncoderLayer] | type[DecoderLayer]  # of a language model `SequenceLayer`
     num_layers: int
 
     def setup(self) -> None:
@@ -30,7 +31,7 @@ class Stack(nn.Module):
         if c.remat:
             # The last argument, `deterministic`, is a Python bool. Without CSE prevention XLA may
             # merge the recomputation away; inside a scan it cannot, and the barrier only costs.
-            last = 4 if layer is EncoderLayer else 6
+            last = 7 if layer is DecoderLayer else 5
             layer = nn.remat(layer, static_argnums=(last,), prevent_cse=not c.scan_layers)
         if c.scan_layers:
             self.layers = layer(c)
@@ -44,14 +45,14 @@ class Stack(nn.Module):
             self.embedding_norm = Norm(c)
         normal, dtype = nn.initializers.normal(c.d_model**-0.5), jnp.dtype(c.param_dtype)
         if c.positions == "learned":
-            rows = c.max_length + c.position_offset
+            rows = c.num_positions + c.position_offset
             self.positions = self.param("positions", normal, (rows, c.d_model), dtype)
         if c.positions == "relative":
             tables = 1 if c.relative_shared else self.num_layers
             shape = tables, c.relative_buckets, c.num_heads
             self.relative_bias = self.param("relative_bias", normal, shape, dtype)
         self.dropout = Dropout(c.dropout_rate)
-        self.causal = self.layer_type is DecoderLayer
+        self.causal = self.layer_type.causal
         self.reach = local.reach(c, self.causal)
 
     def signal(self, embedded_BTD: jax.Array, pos_BT: jax.Array, deterministic: bool = True) -> jax.Array:
@@ -111,17 +112,21 @@ class Stack(nn.Module):
         self.sow("ponder", "remainder", found.remainder_BT)
         return self.finish(found.mean_BTD)
 
-    def mask(self, seg_BT: jax.Array) -> jax.Array | local.Parts:
-        """Returns who sees whom in self-attention."""
+    def mask(self, seg_BT: jax.Array, num_source: int = 0) -> jax.Array | local.Parts:
+        """Returns who sees whom in self-attention; of one sequence the first places are a source's."""
         if self.reach is not None:
             return self.reach.mask(seg_BT)
-        return masks.decoder_mask(seg_BT) if self.causal else masks.segment_mask(seg_BT, seg_BT)
+        if not self.causal:
+            return masks.segment_mask(seg_BT, seg_BT)
+        return masks.decoder_mask(seg_BT, num_source if self.config.prefix == "bidirectional" else 0)
 
-    def distance(self, length: int) -> jax.Array | local.Parts:
+    def distance(self, pos_BT: jax.Array) -> jax.Array | local.Parts:
         """Returns distances_NTS, int32, of keys from queries: sentences of a row do not see each other."""
         if self.reach is not None:
-            return self.reach.distance(length)
-        place_T = jnp.arange(length)
+            return self.reach.distance(pos_BT.shape[1])
+        if self.config.prefix != "none":  # a row's sources, then its targets
+            return pos_BT[:, None, :] - pos_BT[:, :, None]
+        place_T = jnp.arange(pos_BT.shape[1])
         return (place_T - place_T[:, None])[None]
 
     def score_bias(self, table_XH: jax.Array | None, distance_NTS: jax.Array) -> jax.Array | None:
@@ -157,13 +162,25 @@ class Stack(nn.Module):
         """Returns the stack's output: normed once more where the layers' outputs are not."""
         return self.final_norm(x_BTD) if self.config.norm == "pre" else x_BTD
 
-    def run(self, x_BTD: jax.Array, pos_BT: jax.Array, deterministic: bool, *context: Any) -> jax.Array:
-        """Returns `x_BTD` after all layers and the final norm."""
-        distance, table_LXH = self.distance(x_BTD.shape[1]), self.tables()
+    def run(
+        self,
+        x_BTD: jax.Array,
+        pos_BT: jax.Array,
+        deterministic: bool,
+        *context: Any,
+        remembered: list[KeysValues] | None = None,
+    ) -> jax.Array:
+        """Returns `x_BTD` after all layers and the final norm.
+
+        To `remembered` are added each layer's keys and values; needs unscanned layers.
+        """
+        distance, table_LXH = self.distance(pos_BT), self.tables()
 
         def body(layer: Any, x: jax.Array, table_XH: jax.Array | None) -> tuple[jax.Array, None]:
+            if remembered is not None:
+                remembered.append(layer.remember(x, pos_BT))
             bias = jax.tree.map(partial(self.score_bias, table_XH), distance)
-            return layer(x, *context, bias, deterministic), None
+            return layer(x, pos_BT, *context, bias, deterministic), None
 
         if not self.config.scan_layers:
 

@@ -33,7 +33,7 @@ def traffic(
       model: the model.
       mesh_shape: size of each mesh axis, `Mesh.shape`.
       rows: rows of the global batch, real or padding.
-      row_length: positions of a row, on both sides.
+      row_length: positions of a row, on both sides if there are sources.
 
     Returns:
       `data` (gradients), `fsdp` (parameters, gradients, embedded rows), `tensor` (activations).
@@ -45,21 +45,24 @@ def traffic(
     tokens = rows / (data * fsdp) * row_length
     activations = tokens * c.d_model * item
     output = model.target_vocab * c.d_model / tensor
+    sides = 1 + c.reads_source  # of a row
+    alone = c.kind == "decoder_only"
+    sums = 4 * sides * c.num_decoder_layers if alone else 4 * c.num_encoder_layers + 7 * c.num_decoder_layers
 
     sent = {
         "data": all_reduce(data) * (kernels + tables) / fsdp,
         # Kernels and the output table are gathered, their gradients scattered (the table's in float32).
         "fsdp": one_way(fsdp) * (2 * kernels + output * (item + FLOAT32)),
-        "tensor": all_reduce(tensor)
-        * (activations * (4 * c.num_encoder_layers + 7 * c.num_decoder_layers) + activations + 16 * tokens),
+        "tensor": all_reduce(tensor) * (activations * sums + activations + 16 * tokens),
     }
     # Source and target rows: ids gathered, rows exchanged forward and back, summed over pieces.
-    sent["fsdp"] += 2 * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
-    sent["tensor"] += 2 * all_reduce(tensor) * activations
+    sent["fsdp"] += sides * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
+    sent["tensor"] += sides * all_reduce(tensor) * activations
     if c.positions == "learned":
-        sent["fsdp"] += 2 * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
-    if c.positions == "relative":  # XLA sums gradients of the biases on scores, not those of their table
-        layers = c.num_encoder_layers + c.num_decoder_layers
+        sent["fsdp"] += sides * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
+    # XLA sums gradients of the biases on scores, not those of their table, where all rows have the same.
+    if c.positions == "relative" and c.prefix == "none":
+        layers = c.num_decoder_layers + (0 if alone else c.num_encoder_layers)
         small += layers * c.num_heads / tensor * row_length**2 * FLOAT32
     sent["data" if data > 1 else "fsdp"] += all_reduce(data * fsdp) * small
     return sent

@@ -1,4 +1,4 @@
-"""The encoder-decoder Transformer (paper, section 3)."""
+"""The encoder-decoder Transformer (paper, section 3), and its decoder alone, a language model."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from transformer.axes import copies, shard
 from transformer.config import ModelConfig
 from transformer.model import local, masks
 from transformer.model.attention import KeysValues
-from transformer.model.layers import DecoderLayer, EncoderLayer
+from transformer.model.layers import DecoderLayer, EncoderLayer, SequenceLayer
 from transformer.model.sharded import look_up
 from transformer.model.stack import Stack
 from transformer.special_ids import BOS_ID
@@ -57,7 +57,10 @@ class Embedding(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Encoder, decoder and embeddings.
+    """Encoder, decoder and embeddings; of kind "decoder_only" one stack over sources and targets.
+
+    There a target follows its source as one sequence, the prefix: what one layer's self-attention of a
+    target reads, in one softmax, is the source's and its own keys of that layer.
 
     Inputs are int32 arrays: ids (`src_BS`, `tgt_in_BT`), segment numbers (0 is padding; several
     sentences may share a row) and positions within each sentence. `tgt_in_BT` is the target
@@ -90,8 +93,10 @@ class Transformer(nn.Module):
         if c.logits_bias:
             shape, dtype = (self.target_vocab,), jnp.dtype(c.param_dtype)
             self.logits_bias = self.param("logits_bias", nn.initializers.zeros, shape, dtype)
-        self.encoder = Stack(c, EncoderLayer, c.num_encoder_layers)
-        self.decoder = Stack(c, DecoderLayer, c.num_decoder_layers)
+        self.alone = c.kind == "decoder_only"
+        if not self.alone:
+            self.encoder = Stack(c, EncoderLayer, c.num_encoder_layers)
+        self.decoder = Stack(c, SequenceLayer if self.alone else DecoderLayer, c.num_decoder_layers)
 
     def __call__(
         self,
@@ -104,8 +109,12 @@ class Transformer(nn.Module):
         deterministic: bool = True,
     ) -> jax.Array:
         """Returns y_BTD, what the output projection reads."""
-        encoded_BSD = self.encode(src_BS, src_seg_BS, src_pos_BS, deterministic)
-        y_BTD = self.decode(tgt_in_BT, tgt_seg_BT, tgt_pos_BT, encoded_BSD, src_seg_BS, deterministic)
+        if self.alone:
+            source, target = (src_BS, src_seg_BS, src_pos_BS), (tgt_in_BT, tgt_seg_BT, tgt_pos_BT)
+            y_BTD = self._one_sequence(source, target, deterministic)
+        else:
+            encoded_BSD = self.encode(src_BS, src_seg_BS, src_pos_BS, deterministic)
+            y_BTD = self.decode(tgt_in_BT, tgt_seg_BT, tgt_pos_BT, encoded_BSD, src_seg_BS, deterministic)
         if self.is_initializing():
             self.logits(y_BTD)  # an untied output projection is made when it is first used
         return y_BTD
@@ -139,6 +148,28 @@ class Transformer(nn.Module):
         context = encoded_BSD, self.decoder.mask(seg_BT), masks.segment_mask(seg_BT, src_seg_BS)
         return self._scaled(self.decoder.run(x_BTD, pos_BT, deterministic, *context))
 
+    def _one_sequence(
+        self, source: tuple[jax.Array, ...], target: tuple[jax.Array, ...], deterministic: bool
+    ) -> jax.Array:
+        """Returns y_BTD of targets that follow their sources; both are ids, segments and positions."""
+        following = *target[:2], masks.positions_after(source[1], *target[1:])
+        rows = zip(source, following, strict=True)
+        ids, seg, pos = (jnp.concatenate(sides, axis=1) for sides in rows)
+        S = source[0].shape[1]
+        x_BTD = self.decoder.signal(self._table("target")(ids), pos, deterministic)
+        x_BTD = self.decoder.run(x_BTD, pos, deterministic, self.decoder.mask(seg, S))
+        return self._scaled(x_BTD[:, S:])
+
+    def read(self, src_BS: jax.Array, seg_BS: jax.Array, pos_BS: jax.Array) -> tuple[KeysValues, ...]:
+        """Returns what each decoder layer reads of a source in `decode_step`. Needs unscanned layers."""
+        if not self.alone:
+            return self.source_keys(self.encode(src_BS, seg_BS, pos_BS))
+        remembered: list[KeysValues] = []
+        x_BSD = self.decoder.signal(self._table("target")(src_BS), pos_BS)
+        mask = self.decoder.mask(seg_BS, src_BS.shape[1])
+        self.decoder.run(x_BSD, pos_BS, True, mask, remembered=remembered)
+        return tuple(remembered)
+
     def source_keys(self, encoded_BSD: jax.Array) -> tuple[KeysValues, ...]:
         """Returns each decoder layer's encoder-decoder keys and values, computed once per sentence."""
         found = tuple(layer.source_keys(encoded_BSD) for layer in self.decoder.layer)
@@ -161,13 +192,15 @@ class Transformer(nn.Module):
           cache: from `empty_cache` or the previous step.
           ancestor_BWT: int32, at which place of the beam each hypothesis was at each position up to `t`;
             T may be another one than the cache's.
-          source: from `source_keys`.
+          source: from `read`.
           src_seg_BS: segment numbers of the source, above 0 where real.
 
         Returns:
           (logits_BWV of the next token, the cache with position `t` written).
         """
         pos_BW = jnp.full_like(token_BW, t)
+        if self.alone:
+            pos_BW += (src_seg_BS > 0).sum(axis=1, keepdims=True, dtype=pos_BW.dtype)
         x_BWD = self.decoder.signal(self._table("target")(token_BW), pos_BW)
         mask_B11S = (src_seg_BS > 0)[:, None, None, :]
         B, W = token_BW.shape
@@ -175,15 +208,22 @@ class Transformer(nn.Module):
         place_T, seen_T, ancestor_BWT = self.decoder.remembered(t, T, ancestor_BWT)
         seen_BWTW = (ancestor_BWT[..., None] == jnp.arange(W)) & seen_T[:, None]
         seen_B1WS = seen_BWTW.reshape(B, 1, W, T * W)
-        distance_11S = (place_T.repeat(W) - t)[None, None]
+        distance_N1S = (place_T.repeat(W) - t)[None, None]
+        read: tuple[jax.Array, ...] = (mask_B11S,)
+        if self.alone:  # one row of keys: the source's, and then its own
+            read, S = (), src_seg_BS.shape[1]
+            source_B1WS = jnp.broadcast_to(mask_B11S, (B, 1, W, S))
+            seen_B1WS = jnp.concatenate([source_B1WS, seen_B1WS], axis=-1)
+            own_B1S = jnp.broadcast_to(distance_N1S, (B, 1, T * W))
+            distance_N1S = jnp.concatenate([jnp.arange(S) - pos_BW[:, :1, None], own_B1S], axis=-1)
         table_LXH = self.decoder.tables()
         written: list[KeysValues] = []
 
         def step(depth: int, layer: Any, x_BWD: jax.Array) -> jax.Array:
             table_XH = None if table_LXH is None else table_LXH[depth]
-            bias_1H1S = self.decoder.score_bias(table_XH, distance_11S)
-            read = source[depth], mask_B11S
-            x_BWD, own = layer.step(x_BWD, t, cache[depth], seen_B1WS, *read, bias_1H1S)
+            bias_NH1S = self.decoder.score_bias(table_XH, distance_N1S)
+            seen = cache[depth], seen_B1WS, bias_NH1S
+            x_BWD, own = layer.step(x_BWD, t, pos_BW, *seen, source[depth], *read)
             written.append(own)
             return x_BWD
 
@@ -254,7 +294,7 @@ def unstack_layers(params: Any) -> Any:
     """
     result = dict(params)
     for stack in ("encoder", "decoder"):
-        if "layers" in params[stack]:
+        if "layers" in params.get(stack, {}):
             rest = {k: v for k, v in params[stack].items() if k != "layers"}
             stacked = params[stack]["layers"]
             for i in range(jax.tree.leaves(stacked)[0].shape[0]):

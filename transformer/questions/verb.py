@@ -67,6 +67,11 @@ def explain(args: argparse.Namespace) -> None:
     from transformer.questions.subject import Subject
 
     loaded = load_model(args.model, args.checkpoint)
+    if loaded.config.model.kind != "encoder_decoder":
+        raise ConfigError(
+            f"--model: {args.model}: is a decoder alone (config.model.kind), and most questions are about "
+            "encoder and decoder; give a model with both"
+        )
     pairs = _pairs(args, loaded)
     found = {}
     subject = Subject.of(loaded, pairs)

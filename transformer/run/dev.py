@@ -41,6 +41,9 @@ def evaluate_dev(
         if "encoder_steps" in sums:
             scores["encoder_steps"] = sums["encoder_steps"] / sums["source_tokens"]
             scores["decoder_steps"] = sums["decoder_steps"] / sums["target_tokens"]
+        elif "decoder_steps" in sums:
+            tokens = sums["source_tokens"] + sums["target_tokens"]
+            scores["decoder_steps"] = sums["decoder_steps"] / tokens
     if data.dev_pairs:
         translator = Translator(
             model, params, data.tokenizer, config.decode, mesh if jax.device_count() > 1 else None

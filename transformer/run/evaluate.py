@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from transformer.config import Config
 from transformer.data.corpus import Corpus, Split, open_corpora
 from transformer.errors import ConfigError, DataError
-from transformer.inference.model_directory import load_model
+from transformer.inference.model_directory import LoadedModel, load_model
+from transformer.inference.scorer import Scorer
 from transformer.inference.translator import Translator
 from transformer.io.metrics_file import MetricsFile
 from transformer.io.progress import Progress
@@ -41,11 +42,15 @@ def evaluate_files(args: argparse.Namespace) -> None:
 def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
     """Translates the test sets that `args` names with a model, scores them and prints the result.
 
-    The run's own test set is also logged to its metrics.jsonl.
+    The run's own test set is also logged to its metrics.jsonl. Of a language model of text alone it is
+    the perplexity.
     """
     if args.model is None:
         raise ConfigError("--model: is needed (a run's folder), or --hypothesis (a file of translations)")
     loaded = load_model(args.model, args.checkpoint)
+    if not loaded.config.model.reads_source:
+        _evaluate_text(args, loaded, options)
+        return
     sets = _test_sets(args, loaded.config, Workdir(args.model))
     translator = Translator.of(loaded)
     results: dict[str, dict[str, Any]] = {}
@@ -59,11 +64,41 @@ def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
             with line_writer(name) as write:
                 write(hypotheses)
     if args.source is None:
-        first = next(iter(results.values()))
-        record = first if len(results) == 1 else {**first, "sets": results}
+        _record(args, loaded, results)
+
+
+def _evaluate_text(args: argparse.Namespace, loaded: LoadedModel, options: dict[str, Any]) -> None:
+    """Prints how likely the run's own dev or test set is."""
+    translated = ("source", "reference", "baseline", "tokenize", "lowercase", "show", "output")
+    if given := [*(name for name in translated if getattr(args, name)), *options]:
+        raise ConfigError(
+            f"--{given[0]}: a language model of text alone translates nothing; leave it out (other text: "
+            "transformer score --target FILE)"
+        )
+    workdir, scorer = Workdir(args.model), Scorer.of(loaded)
+    corpora = open_corpora(loaded.config.data, args.split, workdir.data)
+    if not corpora:
+        raise ConfigError(
+            f"config.data.{args.split}_target: the run has no {args.split} set; name another split"
+        )
+    results: dict[str, dict[str, Any]] = {}
+    for corpus in corpora:
+        lines = [pair[1] for pair in corpus if pair is not None]
+        found = scorer.likelihood(scorer.score(None, lines), lines)
+        print(f"{corpus.name}: {len(lines):,} lines\n{found}", flush=True)
+        scores = {name: getattr(found, name) for name in ("nll", "perplexity", "bits_per_byte")}
+        results[corpus.name] = {"num_lines": len(lines), **found._asdict(), **scores}
+        if args.json:
+            write_json(Path(args.json), {"name": corpus.name, **results[corpus.name]})
+    _record(args, loaded, results)
+
+
+def _record(args: argparse.Namespace, loaded: LoadedModel, results: dict[str, dict[str, Any]]) -> None:
+    """Logs the scores of the run's own test sets."""
+    first = next(iter(results.values()))
+    if args.split == "test":
         file = MetricsFile(Path(args.model), loaded.config.run.num_steps)
-        if args.split == "test":
-            file.record("test", loaded.step, record)
+        file.record("test", loaded.step, first if len(results) == 1 else {**first, "sets": results})
 
 
 def _test_sets(args: argparse.Namespace, config: Config, workdir: Workdir) -> list[_TestSet]:

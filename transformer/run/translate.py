@@ -7,7 +7,7 @@ from typing import Any
 from transformer.config_mapping import replace_decode
 from transformer.errors import DataError
 from transformer.inference.model_directory import load_model
-from transformer.inference.scorer import Scorer
+from transformer.inference.scorer import Likelihood, Scorer
 from transformer.inference.translator import Translator
 from transformer.io.digests import digest_arrays
 from transformer.io.progress import Progress
@@ -28,7 +28,7 @@ def translate(
     shard: str | None = None,
     resume: bool = False,
 ) -> None:
-    """Translates a file or standard input, line by line, in order.
+    """Translates a file or standard input, line by line, in order, or goes on with its lines.
 
     Args:
       model: folder of a run.
@@ -85,24 +85,32 @@ def report_split(translator: Translator, progress: Progress) -> None:
 
 
 def score_files(
-    model: str, checkpoint: str, source: str, target: str, output: str | None, length_penalty: float
+    model: str, checkpoint: str, source: str | None, target: str, output: str | None, length_penalty: float
 ) -> None:
-    """Writes the log-probability of each pair of lines of two files.
+    """Writes the log-probability of each pair of lines of two files, and tells of the perplexity.
+
+    A language model of text alone has no source.
 
     Raises:
       UserError: if the model or a file cannot be used, or the numbers of lines differ.
     """
-    sources, targets = read_lines(source), read_lines(target)
-    if len(sources) != len(targets):
+    targets = read_lines(target)
+    sources = None if source is None else read_lines(source)
+    if sources is not None and len(sources) != len(targets):
         raise DataError(
             f"{source} has {len(sources):,} lines, {target} {len(targets):,}; pair n is line n of both"
         )
     scorer = Scorer.load(model, checkpoint)
     progress = Progress(None, time.monotonic)
+    likelihood = Likelihood(0.0, 0, 0)
     with line_writer(output) as write:
-        for first in range(0, len(sources), _BLOCK):
+        for first in range(0, len(targets), _BLOCK):
             block = slice(first, first + _BLOCK)
-            scores = scorer.score(sources[block], targets[block], length_penalty=length_penalty)
+            read = None if sources is None else sources[block]
+            scores = scorer.score(read, targets[block], length_penalty=length_penalty)
             write([f"{s:.6f}" for s in scores])
-            progress.show(f"scored {first + len(scores):,} of {len(sources):,} pairs")
+            likelihood = likelihood.plus(scorer.likelihood(scores, targets[block]))
+            progress.show(f"scored {first + len(scores):,} of {len(targets):,} lines")
     progress.close()
+    if not length_penalty:
+        progress.note(str(likelihood))

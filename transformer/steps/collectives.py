@@ -182,11 +182,15 @@ def compile_step(
       config: the run.
       mesh: its devices.
       rows: rows of the global batch; the mesh divides them.
-      row_length: positions of a row, on both sides.
+      row_length: positions of a row, on both sides if there are sources.
     """
     tx = make_optimizer(model.config, config.optim, config.run.num_steps)
     state = state_like(model, tx, config, mesh)
-    batch = Batch(*(jax.ShapeDtypeStruct((rows, row_length), jnp.int32),) * 6)
+    source, target = (
+        jax.ShapeDtypeStruct((rows, length), jnp.int32)
+        for length in (row_length * config.data.has_sources, row_length)
+    )
+    batch = Batch(*(source,) * 3, *(target,) * 3)
     key = jax.eval_shape(lambda: dropout_key(config.run))
     with jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext():
         step: Any = jit_steps(model, tx, config, mesh, state)[0]

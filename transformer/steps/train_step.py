@@ -40,12 +40,14 @@ def _ponder(sown: Any, batch: Batch) -> Metrics:
     """Returns sums over real positions of what adaptive recurrence took; nothing for other models.
 
     Returns:
-      `encoder_steps` and `decoder_steps`, and `cost`: steps and remainders of both (Graves 2016,
-      equation 14), of which only the latter has a gradient.
+      `encoder_steps`, if there is an encoder, `decoder_steps`, and `cost`: steps and remainders of both
+      (Graves 2016, equation 14), of which only the latter has a gradient.
     """
     if not sown:
         return {}
     real = {"encoder": batch.src_seg_BS > 0, "decoder": batch.tgt_seg_BT > 0}
+    if "encoder" not in sown:
+        real = {"decoder": jnp.concatenate(list(real.values()), axis=1)}
     sums = {
         f"{stack}_{what}": jnp.sum(sown[stack][what][0] * real[stack])
         for stack in real
@@ -113,7 +115,7 @@ def gradients(
         return jax.tree.map(jnp.add, total, result), None
 
     # Part p takes rows p, p + parts, ...: every device keeps its own rows.
-    split = Batch(*(x.reshape(-1, parts, x.shape[-1]).swapaxes(0, 1) for x in batch))
+    split = Batch(*(x.reshape(len(x) // parts, parts, x.shape[-1]).swapaxes(0, 1) for x in batch))
     zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, trained))
     ((loss, nll), grads), _ = jax.lax.scan(body, zero, (split, jnp.arange(parts)))
     return {"loss": loss, "nll": nll}, grads

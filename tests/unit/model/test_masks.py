@@ -6,7 +6,13 @@ from reference import numpy_transformer as reference
 from reference import reference_cases as cases
 
 from transformer.model.attention import attention_weights
-from transformer.model.masks import causal_mask, decoder_mask, segment_mask, shift_right
+from transformer.model.masks import (
+    causal_mask,
+    decoder_mask,
+    positions_after,
+    segment_mask,
+    shift_right,
+)
 
 
 def test_real_positions_see_their_own_sentence() -> None:
@@ -30,6 +36,20 @@ def test_decoder_mask_adds_order() -> None:
         expected = reference.allowed_keys(seg, seg, causal=True)
         np.testing.assert_array_equal(row[seg > 0], expected[seg > 0])
     assert causal_mask(3)[0, 0].tolist() == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+def test_a_prefix_is_seen_from_everywhere_in_its_sentence() -> None:
+    seg = np.array([[1, 1, 2, 0, 1, 2, 2, 0]])  # two sources, two targets, both filled up
+    row = np.asarray(decoder_mask(jnp.asarray(seg), prefix=4))[0, 0]
+    for t in (0, 1, 2, 4, 5, 6):
+        assert np.flatnonzero(row[t]).tolist() == [
+            s for s in range(8) if seg[0, s] == seg[0, t] and (s <= t or s < 4)
+        ]
+
+
+def test_targets_go_on_where_their_sources_end() -> None:
+    src_seg, seg = jnp.array([[1, 1, 2, 2, 2, 0]]), jnp.array([[1, 1, 2, 3, 0]])
+    assert positions_after(src_seg, seg, jnp.array([[0, 1, 0, 0, 0]])).tolist() == [[2, 3, 3, 0, 0]]
 
 
 def test_shift_right_begins_each_packed_sentence() -> None:

@@ -95,10 +95,37 @@ def test_parameters_of_other_families() -> None:
     assert count_parameters(Transformer(config, v, v)) == {**expected, "total": sum(expected.values())}
 
 
+def test_parameters_of_a_language_model() -> None:
+    d, f, v, layers, longest = 8, 12, 30, 3, 16
+    config = ModelConfig(
+        kind="decoder_only",
+        d_model=d,
+        d_ff=f,
+        num_heads=2,
+        num_decoder_layers=layers,
+        max_length=longest,
+        norm="pre",
+        positions="learned",
+    )
+    layer = 4 * d * d + d * f + f + f * d + d + 2 * 2 * d
+    expected = {
+        "embeddings": v * d,
+        "encoder": 0,
+        "decoder": layers * layer + 2 * d + longest * d,
+        "output": 0,
+    }
+    assert count_parameters(Transformer(config, v, v)) == {**expected, "total": sum(expected.values())}
+    # A prefix and what follows it have twice as many positions.
+    with_prefix = dataclasses.replace(config, prefix="causal", tied_embeddings="inputs")
+    expected |= {"decoder": expected["decoder"] + longest * d, "output": v * d}
+    assert count_parameters(Transformer(with_prefix, v, v)) == {**expected, "total": sum(expected.values())}
+
+
 @pytest.mark.parametrize(
     "form",
     [
         dict(),
+        dict(kind="decoder_only", positions="relative", relative_shared=False),
         dict(scan_layers=True, num_decoder_layers=2),
         dict(norm="pre", positions="learned", position_offset=2),
         dict(positions="relative", relative_shared=False, norm_type="rms", logits_bias=True),
@@ -119,11 +146,14 @@ def test_shapes_are_those_of_an_initialised_model(form: dict) -> None:
         dict(attention_score="general", num_kv_heads=1, positions="none"),
         dict(attention="window", attention_radius=5, global_tokens=3),
         dict(positions="shaw", relative_max_distance=12),
+        dict(kind="decoder_only", prefix="causal"),
+        dict(kind="decoder_only"),
     ],
-    ids=["paper", "gated", "general_multi_query", "window", "shaw"],
+    ids=["paper", "gated", "general_multi_query", "window", "shaw", "prefix", "text"],
 )
 def test_forward_flops_are_what_xla_counts(form: dict) -> None:
-    model, rows, S, T = Transformer(dataclasses.replace(SMALL, **form), 500, 500), 2, 24, 40
+    model, rows, T = Transformer(dataclasses.replace(SMALL, **form), 500, 500), 2, 40
+    S = 24 * model.config.reads_source
     src, tgt = jax.ShapeDtypeStruct((rows, S), jnp.int32), jax.ShapeDtypeStruct((rows, T), jnp.int32)
     variables = {"params": parameter_shapes(model)}
 
@@ -152,13 +182,20 @@ def test_memory_of_parameters_and_optimizer_is_exact(name: str) -> None:
     assert memory_estimate(model, name, rows=2, row_length=16, ema=False)["ema"] == 0
 
 
-@pytest.mark.parametrize("remat", [False, True])
-def test_activations_are_about_what_xla_allocates(remat: bool) -> None:
-    config = Config(model=ModelConfig(**{**vars(SMALL), "scan_layers": True, "remat": remat}))
+@pytest.mark.parametrize(
+    "form",
+    [dict(), dict(remat=True), dict(kind="decoder_only", prefix="causal"), dict(kind="decoder_only")],
+    ids=["plain", "remat", "prefix", "text"],
+)
+def test_activations_are_about_what_xla_allocates(form: dict) -> None:
+    config = Config(model=ModelConfig(**{**vars(SMALL), "scan_layers": True, **form}))
     model, (rows, length) = Transformer(config.model, 500, 500), (32, 64)
-    ids = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+    source, target = (
+        jax.ShapeDtypeStruct((rows, n), jnp.int32) for n in (length * config.model.reads_source, length)
+    )
     key = jax.eval_shape(lambda: jax.random.key(0))
     step = jax.jit(partial(gradients, model=model, config=config))
-    compiled = step.lower(parameter_shapes(model), Batch(*(ids,) * 6), key).compile(FAST)
+    batch = Batch(*(source,) * 3, *(target,) * 3)
+    compiled = step.lower(parameter_shapes(model), batch, key).compile(FAST)
     found = memory_estimate(model, "adam", rows, length, ema=False)["activations"]
     assert found == pytest.approx(compiled.memory_analysis().temp_size_in_bytes, rel=0.35)

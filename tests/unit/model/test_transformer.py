@@ -104,15 +104,57 @@ def test_changes_stay_where_they_belong() -> None:
         )
 
 
-def test_packed_and_unpacked_rows_train_alike() -> None:
-    config = Config(model=cases.model_config(num_encoder_layers=1), optim=OptimConfig(loss_chunk=5))
+@pytest.mark.parametrize("prefix", ["causal", "bidirectional"])
+def test_a_decoder_alone_sees_what_its_prefix_may(prefix: str) -> None:
+    """By perturbation: all of the source changes a target, no later token does; both ways if told so."""
+    sizes = dict(kind="decoder_only", prefix=prefix, num_decoder_layers=2)
+    model = cases.build(cases.model_config(**sizes))
+    params = {"params": random_params(model)}
+    rng = np.random.default_rng(0)
+    S, T = 4, 3
+    src, tgt = (rng.integers(1, 13, (1, n)).astype(np.int32) for n in (S, T))
+    sides = [(np.ones((1, n), np.int32), np.arange(n)[None]) for n in (S, T)]
+
+    @jax.jit
+    def outputs(src: jax.Array, tgt: jax.Array) -> Any:
+        keys = model.apply(params, src, *sides[0], method="read")
+        return model.apply(params, src, *sides[0], tgt, *sides[1])[0], keys[1].key[0, 0].T
+
+    before = outputs(src, tgt)
+
+    def changed(new_src: np.ndarray, new_tgt: np.ndarray) -> list[list[bool]]:
+        after = outputs(new_src, new_tgt)
+        found = [np.abs(a - b).max(axis=-1) > 1e-6 for a, b in zip(after, before, strict=True)]
+        return [x.tolist() for x in found]
+
+    for s in range(S):
+        other = np.where(np.arange(S) == s, src % 12 + 1, src)
+        seen = [prefix == "bidirectional" or place >= s for place in range(S)]
+        assert changed(other, tgt) == [[True] * T, seen]
+    for t in range(T):
+        other = np.where(np.arange(T) == t, tgt % 12 + 1, tgt)
+        assert changed(src, other) == [[place >= t for place in range(T)], [False] * S]
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [dict(num_encoder_layers=1), cases.ALONE["prefix_buckets"], cases.ALONE["text_gated_additive"]],
+    ids=["paper", "prefix_buckets", "text"],
+)
+def test_packed_and_unpacked_rows_train_alike(choices: dict[str, Any]) -> None:
+    config = Config(model=cases.model_config(**choices), optim=OptimConfig(loss_chunk=5))
     model = cases.build(config.model)
     params = random_params(model)
     rng = np.random.default_rng(0)
     pairs = [tuple(rng.integers(1, 13, n) for n in lengths) for lengths in ((3, 2), (1, 4), (4, 1), (2, 3))]
     step = jax.jit(lambda p, *batch: gradients(p, Batch(*batch), jax.random.key(0), model, config))
     # Of one shape, so that one compilation does: 2 packed rows and 2 of padding, or 4 rows.
-    layouts = [pack_rows(rows, 4, 8) for rows in ([pairs[:2], pairs[2:]], [[pair] for pair in pairs])]
+    if not config.model.reads_source:
+        pairs = [(source[:0], target) for source, target in pairs]
+    layouts = [
+        pack_rows(rows, 4, 8, config.model.reads_source)
+        for rows in ([pairs[:2], pairs[2:]], [[pair] for pair in pairs])
+    ]
     results = [step(params, *batch) for batch in layouts]
     for name in ("loss", "nll"):
         assert float(results[0][0][name]) == pytest.approx(float(results[1][0][name]), rel=1e-6)
@@ -127,8 +169,9 @@ def test_packed_and_unpacked_rows_train_alike() -> None:
         *cases.FAMILIES.values(),
         *cases.MECHANISMS.values(),
         *cases.RECURRENCES.values(),
+        *cases.ALONE.values(),
     ],
-    ids=["paper", "pre", *cases.FAMILIES, *cases.MECHANISMS, *cases.RECURRENCES],
+    ids=["paper", "pre", *cases.FAMILIES, *cases.MECHANISMS, *cases.RECURRENCES, *cases.ALONE],
 )
 def test_cached_steps_equal_teacher_forcing(choices: dict[str, Any]) -> None:
     """Three different hypotheses a sentence, sources of different lengths."""
@@ -156,8 +199,7 @@ def test_cached_steps_equal_teacher_forcing(choices: dict[str, Any]) -> None:
 
     @jax.jit
     def start() -> Any:
-        encoded_BSD = model.apply(params, src_BS, seg_BS, np.arange(S) * seg_BS, method="encode")
-        return model.apply(params, encoded_BSD, method="source_keys")
+        return model.apply(params, src_BS, seg_BS, np.arange(S) * seg_BS, method="read")
 
     # The hypotheses change places from step to step, as they do in a beam; the cache does not.
     place_BWT = np.stack([[rng.permutation(W) for _ in range(T + 3)] for _ in range(B)]).swapaxes(1, 2)
@@ -241,7 +283,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters() -> None:
 def test_every_parameter_has_exactly_one_sharding_rule() -> None:
     used = set()
     forms = [dict(), dict(norm="pre", positions="learned", attention_bias=True)]
-    forms += [*cases.FAMILIES.values(), *cases.MECHANISMS.values()]
+    forms += [*cases.FAMILIES.values(), *cases.MECHANISMS.values(), *cases.ALONE.values()]
     kinds = [*itertools.product(("all", "target", "none"), (False, True), forms[:2])]
     kinds += [("all", False, form) for form in (*forms[2:], *cases.RECURRENCES.values())]
     for tied, scan, form in kinds:
