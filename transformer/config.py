@@ -13,6 +13,8 @@ from typing import Literal
 from ml_collections import ConfigDict, config_dict
 
 Dtype = Literal["float32", "bfloat16"]
+Kind = Literal["encoder_decoder", "encoder_only"]
+Labels = Literal["none", "line", "word"]
 # See model/positions.py. Sinusoids and learned ones are added to embeddings; relative (biases of distances),
 # shaw (vectors of distances), alibi and rotary belong to self-attention.
 Positions = Literal[
@@ -56,13 +58,14 @@ class ModelConfig:
     """
 
     preset: Literal["tiny", "small", "base", "big"] = "base"
+    kind: Kind = "encoder_decoder"  # encoder_only: masked language models and classifiers
     d_model: int = 512
     d_ff: int = 2048
     num_heads: int = 8
     num_kv_heads: int = 0  # heads of keys and values, each shared by a group of query heads; 0: num_heads
     head_size: int = 0  # of queries, keys and values; 0: d_model / num_heads, as the paper
     num_encoder_layers: int = 6
-    num_decoder_layers: int = 6
+    num_decoder_layers: int = 6  # encoder_only has none
     # fixed: one layer, as often as there would be layers; adaptive: and at each position as often as it
     # needs, at most so often (Universal Transformer, Dehghani et al. 2019).
     recurrence: Literal["none", "fixed", "adaptive"] = "none"
@@ -101,6 +104,12 @@ class ModelConfig:
     # layers apart XLA merges the second computation with the first one.
     remat: bool = False
     scan_layers: bool = False  # one compiled layer looped over: compiles faster, runs a little slower
+
+    @property
+    def stacks(self) -> dict[str, int]:
+        """Number of layers of each stack that a model of this kind has."""
+        encoder, decoder = {"encoder": self.num_encoder_layers}, {"decoder": self.num_decoder_layers}
+        return encoder if self.kind == "encoder_only" else encoder | decoder
 
     @property
     def kv_heads(self) -> int:
@@ -155,6 +164,8 @@ class DataConfig:
     cldr_seed: int = 0
     tree_tags: bool = False  # trees: write each word's tag; false: XX, but for punctuation
     invalid_utf8: Literal["error", "skip"] = "error"
+    labels: Labels = "none"  # encoder_only: targets are a label a line, or one a word; none: mask pieces
+    mask_rate: float = 0.15  # encoder_only without labels: share of the pieces that are asked for
     max_ratio: float = 0.0  # drop pairs whose token lengths differ by more than this factor; 0: keep
     subword_dropout: float = 0.0  # probability that a training piece falls into its two parts
     subword_dropout_epochs: int = 0  # from then on pieces stay whole, as they are in use; 0: to the end
@@ -281,6 +292,11 @@ class Config:
     decode: DecodeConfig = DecodeConfig()
     mesh: MeshConfig = MeshConfig()
     run: RunConfig = RunConfig()
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether pieces are masked and asked for, so that sources alone are read."""
+        return self.model.kind == "encoder_only" and self.data.labels == "none"
 
     @property
     def row_length(self) -> int:

@@ -43,6 +43,7 @@ FREE = frozenset(
 FIXED = frozenset(
     {
         "model.preset",
+        "model.kind",
         "model.d_model",
         "model.d_ff",
         "model.num_heads",
@@ -105,6 +106,8 @@ FIXED = frozenset(
         "data.cldr_pairs",
         "data.cldr_seed",
         "data.tree_tags",
+        "data.labels",
+        "data.mask_rate",
         "data.invalid_utf8",
         "data.max_ratio",
         "data.subword_dropout",

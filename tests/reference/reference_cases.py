@@ -104,20 +104,34 @@ RECURRENCES: dict[str, dict[str, Any]] = {
 }
 
 
+# An encoder alone: of as many pieces on both sides, and of labels, which have a table of their own.
+ENCODERS: dict[str, dict[str, Any]] = {
+    "masked_language_model": dict(
+        kind="encoder_only", activation="gelu", logits_bias=True, scale_logits=True
+    ),
+    "classifier": dict(
+        kind="encoder_only", norm="pre", positions="relative", relative_buckets=8, target_vocab=5
+    ),
+}
+
+
 def model_config(**changes: Any) -> ModelConfig:
     """Returns a small configuration without dropout: three heads of size 4, unequal depths."""
     sizes = dict(d_model=12, d_ff=10, num_heads=3, num_encoder_layers=2, num_decoder_layers=1)
     return ModelConfig(**{**sizes, "dropout_rate": 0.0, "max_length": MAX_LENGTH, **changes})
 
 
-def build(config: ModelConfig) -> Transformer:
+def build(config: ModelConfig, target_vocab: int = 13) -> Transformer:
     """Returns the model, with vocabularies of two sizes where the embeddings allow it."""
     source_vocab = 13 if config.tied_embeddings in ("all", "inputs") else 11
-    return Transformer(config=config, source_vocab=source_vocab, target_vocab=13)
+    return Transformer(config=config, source_vocab=source_vocab, target_vocab=target_vocab)
 
 
 def batch(model: Transformer, seed: int = 0) -> tuple[tuple[Array, ...], Array]:
-    """Returns the six inputs of the model (int32, padding where the segment is 0) and labels [B, T]."""
+    """Returns the six inputs of the model (int32, padding where the segment is 0) and labels [B, T].
+
+    An encoder alone is asked something at every other source position.
+    """
     rng = np.random.default_rng(seed)
 
     def side(seg: Array, vocab: int) -> tuple[Array, Array, Array]:
@@ -125,8 +139,10 @@ def batch(model: Transformer, seed: int = 0) -> tuple[tuple[Array, ...], Array]:
         pos = np.array([[int((row[:i] == row[i]).sum()) for i in range(len(row))] for row in seg])
         return ids.astype(np.int32), seg, (pos * (seg > 0)).astype(np.int32)
 
-    inputs = (*side(SRC_SEG, model.source_vocab), *side(TGT_SEG, model.target_vocab))
-    return inputs, rng.integers(1, model.target_vocab, TGT_SEG.shape).astype(np.int32)
+    encoder_only = model.config.kind == "encoder_only"
+    target_seg = SRC_SEG * (np.arange(SRC_SEG.shape[1]) % 2 == 0) if encoder_only else TGT_SEG
+    inputs = (*side(SRC_SEG, model.source_vocab), *side(target_seg, model.target_vocab))
+    return inputs, rng.integers(1, model.target_vocab, target_seg.shape).astype(np.int32)
 
 
 def random_params(model: Transformer, seed: int = 0) -> Any:

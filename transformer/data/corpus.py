@@ -16,7 +16,16 @@ import numpy as np
 from transformer.config import DataConfig
 from transformer.data.files import FileFact
 from transformer.data.lines import LineFile
-from transformer.data.pairs import ListPairs, Pair, Pairs, SomePairs, TextPairs, TreePairs, TsvPairs
+from transformer.data.pairs import (
+    ListPairs,
+    LonePairs,
+    Pair,
+    Pairs,
+    SomePairs,
+    TextPairs,
+    TreePairs,
+    TsvPairs,
+)
 from transformer.errors import ConfigError, DataError
 
 Split = Literal["train", "dev", "test"]
@@ -142,6 +151,13 @@ def _line_file(data: DataConfig, given: str, cache_dir: Path) -> LineFile:
 
 def _open_text(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
     sources, targets = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
+    skip = data.invalid_utf8 == "skip"
+    if not targets:
+        alone = [(_line_file(data, name, cache_dir), name) for name in sources]
+        return [
+            Corpus(name, LonePairs(file, name, skip_undecodable=skip), weight)
+            for (file, name), weight in zip(alone, _weights(data, split), strict=True)
+        ]
     if len(sources) != len(targets):
         raise ConfigError(
             f"config.data.{split}_source names {len(sources)} files but config.data.{split}_target "
@@ -150,8 +166,7 @@ def _open_text(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
     corpora = []
     for given, weight in zip(zip(sources, targets, strict=True), _weights(data, split), strict=True):
         files = _line_file(data, given[0], cache_dir), _line_file(data, given[1], cache_dir)
-        pairs = TextPairs(files, given, skip_undecodable=data.invalid_utf8 == "skip")
-        corpora.append(Corpus("|".join(given), pairs, weight))
+        corpora.append(Corpus("|".join(given), TextPairs(files, given, skip_undecodable=skip), weight))
     return corpora
 
 
@@ -159,7 +174,8 @@ def _open_trees(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]
     corpora = []
     for given, weight in zip(getattr(data, f"{split}_source"), _weights(data, split), strict=True):
         file = _line_file(data, given, cache_dir)
-        pairs = TreePairs(file, given, data.tree_tags, skip_undecodable=data.invalid_utf8 == "skip")
+        skip, tags = data.invalid_utf8 == "skip", data.labels == "word"
+        pairs = TreePairs(file, given, data.tree_tags, skip_undecodable=skip, tags_alone=tags)
         corpora.append(Corpus(given, pairs, weight))
     return corpora
 

@@ -24,7 +24,7 @@ def parameter_shapes(model: Transformer) -> Any:
     """
     c = model.config
     stacked = c.scan_layers or c.recurrence != "none"
-    depths = {} if stacked else {"encoder": c.num_encoder_layers, "decoder": c.num_decoder_layers}
+    depths = {} if stacked else c.stacks
     if depths:
         c = dataclasses.replace(c, num_encoder_layers=1, num_decoder_layers=1)
     model = Transformer(c, model.source_vocab, model.target_vocab)
@@ -63,7 +63,7 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
       encoder layer   4 S D (A + A') + 4 S^2 A + 4 S D F
       decoder layer   4 T D (A + A') + 4 T^2 A + 4 T D F    self-attention and feed-forward
                       + 4 T D A + 4 S D A' + 4 T S A        encoder-decoder attention
-      output          2 T D V
+      output          2 T D V, of an encoder alone 2 S D V  V pieces, or labels
 
     with 6 for the 4 before D F if the network is gated, and 2 A K more for each query if scores are
     general (K the size of a head); additive scores count as products of the same size. For S^2 and T^2 local
@@ -73,7 +73,7 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
     Args:
       model: the model.
       source_length: S, positions in a row.
-      target_length: T, positions in a row.
+      target_length: T, positions in a row; of an encoder alone those that something is asked of.
     """
     c = model.config
     D, K, V, S, T = c.d_model, c.key_size, model.target_vocab, source_length, target_length
@@ -88,8 +88,9 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
         own_S, own_T = own_S + S * _distances(c), own_T + T * _distances(c)
     encoder_layer = S * (query + key) + 4 * own_S * A + 4 * S * D * F
     decoder_layer = T * (query + key) + 4 * own_T * A + 4 * T * D * F + T * query + S * key + 4 * T * S * A
-    forward = c.num_encoder_layers * encoder_layer + c.num_decoder_layers * decoder_layer + 2 * T * D * V
-    return 3 * forward / T
+    layers = sum(n * {"encoder": encoder_layer, "decoder": decoder_layer}[s] for s, n in c.stacks.items())
+    answers = T if "decoder" in c.stacks else S
+    return 3 * (layers + 2 * answers * D * V) / T
 
 
 def _scored(config: ModelConfig, causal: bool, length: float) -> float:
@@ -170,11 +171,12 @@ def _activations(model: Transformer, rows: int, row_length: int, loss_chunk: int
     hidden = c.d_ff * (1 + (c.activation != "relu") + 2 * c.gated_feed_forward)
     encoder_layer = 4 * D + A + hidden + H * own_S
     decoder_layer = 6 * D + 2 * A + hidden + H * (own_T + row_length)
+    kept = {"encoder": encoder_layer, "decoder": decoder_layer}
     if c.remat:
-        layers = (c.num_encoder_layers + c.num_decoder_layers) * D + max(encoder_layer, decoder_layer)
+        layers = sum(c.stacks.values()) * D + max(kept[stack] for stack in c.stacks)
     else:
-        layers = c.num_encoder_layers * encoder_layer + c.num_decoder_layers * decoder_layer
+        layers = sum(depth * kept[stack] for stack, depth in c.stacks.items())
     positions = rows * row_length
-    kept = positions * (layers + 2 * D) * jnp.dtype(c.dtype).itemsize
+    held = positions * (layers + 2 * D) * jnp.dtype(c.dtype).itemsize
     loss = (3 * min(loss_chunk, positions) * model.target_vocab + model.target_vocab * D) * FLOAT32
-    return int(kept) + loss
+    return int(held) + loss

@@ -44,22 +44,23 @@ def traffic(
     kernels, tables, small = parameter_bytes(model, mesh_shape)
     tokens = rows / (data * fsdp) * row_length
     activations = tokens * c.d_model * item
+    sides = len(c.stacks)  # an encoder alone looks up source rows only
     output = model.target_vocab * c.d_model / tensor
 
+    sums = sum(depth * {"encoder": 4, "decoder": 7}[stack] for stack, depth in c.stacks.items())
     sent = {
         "data": all_reduce(data) * (kernels + tables) / fsdp,
         # Kernels and the output table are gathered, their gradients scattered (the table's in float32).
         "fsdp": one_way(fsdp) * (2 * kernels + output * (item + FLOAT32)),
-        "tensor": all_reduce(tensor)
-        * (activations * (4 * c.num_encoder_layers + 7 * c.num_decoder_layers) + activations + 16 * tokens),
+        "tensor": all_reduce(tensor) * (activations * sums + activations + 16 * tokens),
     }
     # Source and target rows: ids gathered, rows exchanged forward and back, summed over pieces.
-    sent["fsdp"] += 2 * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
-    sent["tensor"] += 2 * all_reduce(tensor) * activations
+    sent["fsdp"] += sides * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
+    sent["tensor"] += sides * all_reduce(tensor) * activations
     if c.positions == "learned":
-        sent["fsdp"] += 2 * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
+        sent["fsdp"] += sides * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
     if c.positions == "relative":  # XLA sums gradients of the biases on scores, not those of their table
-        layers = c.num_encoder_layers + c.num_decoder_layers
+        layers = sum(c.stacks.values())
         small += layers * c.num_heads / tensor * row_length**2 * FLOAT32
     sent["data" if data > 1 else "fsdp"] += all_reduce(data * fsdp) * small
     return sent

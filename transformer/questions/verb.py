@@ -61,13 +61,14 @@ def explain(args: argparse.Namespace) -> None:
     if (args.source is None) != (args.target is None):
         raise ConfigError("--source and --target: give both, the text and its translation, or neither")
 
-    from transformer.inference.model_directory import load_model
+    from transformer.inference.model_directory import check_kind, load_model
     from transformer.io.workdir import write_text
     from transformer.questions.experiments import EXPERIMENTS
     from transformer.questions.page import heading, markdown, page, plain
     from transformer.questions.subject import Subject
 
     loaded = load_model(args.model, args.checkpoint)
+    check_kind(loaded.config.model, "encoder_decoder")
     if loaded.config.model.recurrence != "none":
         raise ConfigError(
             f"--model: {args.model}: its layers recur (config.model.recurrence), and the experiments look "

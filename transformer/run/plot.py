@@ -15,19 +15,23 @@ from transformer.run.pictures import attention_heat_maps, learning_curve
 def plot(model: str, source: str | None) -> list[Path]:
     """Draws learning_curve.png and attention.png into the folder of a run and prints their paths.
 
+    An encoder alone has no translation whose attention could be drawn.
+
     Args:
       model: folder of the run.
       source: the sentence whose translation's attention is drawn; None takes a dev line of middling length.
     """
     root = Path(model)
     loaded = load_model(model)
-    sentence = source if source is not None else _example(loaded, Workdir(root))
-    translation = Translator.of(loaded).translate([sentence])[0]
-    cross = attention_maps(loaded, sentence, translation)["cross"]
-    pictures = [root / "learning_curve.png", root / "attention.png"]
+    pictures = [root / "learning_curve.png"]
+    if loaded.config.model.kind == "encoder_decoder" or source is not None:
+        sentence = source if source is not None else _example(loaded, Workdir(root))
+        translation = Translator.of(loaded).translate([sentence])[0]
+        cross = attention_maps(loaded, sentence, translation)["cross"]
+        pictures.append(root / "attention.png")
+        title = "Encoder-decoder attention, last layer"
+        attention_heat_maps(cross.weights_LHTS, cross.keys, cross.queries, pictures[1], title)
     learning_curve(read_metrics(root), pictures[0])
-    title = "Encoder-decoder attention, last layer"
-    attention_heat_maps(cross.weights_LHTS, cross.keys, cross.queries, pictures[1], title)
     for picture in pictures:
         print(picture)
     return pictures

@@ -40,18 +40,18 @@ def _ponder(sown: Any, batch: Batch) -> Metrics:
     """Returns sums over real positions of what adaptive recurrence took; nothing for other models.
 
     Returns:
-      `encoder_steps` and `decoder_steps`, and `cost`: steps and remainders of both (Graves 2016,
-      equation 14), of which only the latter has a gradient.
+      `encoder_steps` and `decoder_steps` of the stacks that there are, and `cost`: steps and remainders of
+      all (Graves 2016, equation 14), of which only the latter has a gradient.
     """
     if not sown:
         return {}
     real = {"encoder": batch.src_seg_BS > 0, "decoder": batch.tgt_seg_BT > 0}
     sums = {
         f"{stack}_{what}": jnp.sum(sown[stack][what][0] * real[stack])
-        for stack in real
+        for stack in sown
         for what in ("steps", "remainder")
     }
-    steps = {f"{stack}_steps": sums[f"{stack}_steps"] for stack in real}
+    steps = {f"{stack}_steps": sums[f"{stack}_steps"] for stack in sown}
     return {**steps, "cost": sum(sums.values(), jnp.zeros(()))}
 
 
