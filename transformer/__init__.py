@@ -1,14 +1,15 @@
-"""The encoder-decoder Transformer of "Attention Is All You Need" in JAX and Flax."""
+"""The Transformer of "Attention Is All You Need" in JAX and Flax."""
 
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from transformer.inference.classifier import Answer, Classifier
     from transformer.inference.scorer import Scorer
     from transformer.inference.translator import Translation, Translator
 
 __version__ = metadata.version("transformer")
-__all__ = ["Scorer", "Translation", "Translator", "__version__"]
+__all__ = ["Answer", "Classifier", "Scorer", "Translation", "Translator", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> Any:
         from transformer.inference import translator
 
         return getattr(translator, name)
+    if name in ("Classifier", "Answer"):
+        from transformer.inference import classifier
+
+        return getattr(classifier, name)
     if name == "Scorer":
         from transformer.inference.scorer import Scorer
 

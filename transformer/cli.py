@@ -5,7 +5,6 @@ is one line and an exit code (see errors.py), never a traceback.
 """
 
 import argparse
-import dataclasses
 import logging
 import os
 import sys
@@ -13,7 +12,6 @@ from collections.abc import Sequence
 
 from transformer import __version__
 from transformer.benchmark.verb import add_benchmark
-from transformer.config import DecodeConfig
 from transformer.doctor.verb import add_doctor
 from transformer.errors import UserError, did_you_mean
 from transformer.exchange.inspect_verb import add_diff, add_inspect
@@ -22,7 +20,9 @@ from transformer.io.compilation_cache import tell_cache_failures_once
 from transformer.io.standard_error import forgive_standard_error
 from transformer.questions.verb import add_explain
 from transformer.run.attend import add_attend, attend
+from transformer.run.classify import add_classify, classify
 from transformer.run.launch import add_launch
+from transformer.run.options import add_decode, add_model, decode_options
 from transformer.run.parse import add_parse, parse
 
 _EPILOG = """exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint, 5 diverged,
@@ -103,7 +103,7 @@ def _translate(args: argparse.Namespace) -> None:
     from transformer.run.translate import translate
 
     files, portion = (args.input, args.output), (args.shard, args.resume)
-    translate(args.model, args.checkpoint, *files, args.n_best, _decode_options(args), *portion)
+    translate(args.model, args.checkpoint, *files, args.n_best, decode_options(args), *portion)
 
 
 def _score(args: argparse.Namespace) -> None:
@@ -120,11 +120,11 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.hypothesis:
         evaluate.evaluate_files(args)
     else:
-        evaluate.evaluate_model(args, _decode_options(args))
+        evaluate.evaluate_model(args, decode_options(args))
 
 
 def _parse(args: argparse.Namespace) -> None:
-    parse(args, _decode_options(args))
+    parse(args, decode_options(args))
 
 
 def _average(args: argparse.Namespace) -> None:
@@ -139,16 +139,10 @@ def _plot(args: argparse.Namespace) -> None:
     plot(args.model, args.source)
 
 
-def _decode_options(args: argparse.Namespace) -> dict[str, int | float | str]:
-    """Returns the search options that were given; the others are the run's own."""
-    names = [field.name for field in dataclasses.fields(DecodeConfig)]
-    return {name: value for name in names if (value := getattr(args, name)) is not None}
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="transformer",
-        description="Train, resume, translate, score: the encoder-decoder Transformer in JAX.",
+        description="Train, resume, translate, score, classify: the Transformer in JAX.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -162,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_score(verbs)
     _add_evaluate(verbs)
     _add_parse(verbs)
+    _add_classify(verbs)
     _add_average(verbs)
     _add_plot(verbs)
     _add_attend(verbs)
@@ -213,45 +208,6 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
     )
 
 
-def _add_model(p: argparse.ArgumentParser, required: bool = True) -> None:
-    p.add_argument("--model", required=required, metavar="DIR", help="folder of a run or an averaged model")
-    p.add_argument(
-        "--checkpoint",
-        default="best",
-        metavar="WHICH",
-        help="best (by the run's metric; default), last, or a step",
-    )
-
-
-def _add_decode(p: argparse.ArgumentParser) -> None:
-    group = p.add_argument_group("search (defaults are the run's config.decode)")
-    group.add_argument("--beam_size", type=int, metavar="N", help="hypotheses kept alive; 1 is greedy")
-    group.add_argument(
-        "--length_penalty", type=float, metavar="A", help="alpha of ((5 + length) / 6) ** alpha"
-    )
-    group.add_argument(
-        "--rules", metavar="R", help="of the search: paper, huggingface, huggingface_early, huggingface_never"
-    )
-    group.add_argument(
-        "--max_length",
-        type=int,
-        metavar="N",
-        dest="max_extra_length",
-        help="longest output: the source's length + N, in tokens",
-    )
-    group.add_argument(
-        "--min_length", type=int, metavar="N", help="shortest output, in tokens with its end mark"
-    )
-    group.add_argument(
-        "--no_repeat_ngram_size", type=int, metavar="N", help="no output has N tokens in a row twice"
-    )
-    group.add_argument("--temperature", type=float, metavar="T", help="above 0: sample instead of searching")
-    group.add_argument("--top_k", type=int, metavar="K", help="sample from the K likeliest pieces only")
-    group.add_argument("--top_p", type=float, metavar="P", help="sample from the likeliest pieces of total P")
-    group.add_argument("--seed", type=int, metavar="N", help="of the samples")
-    group.add_argument("--batch_size", type=int, metavar="N", help="sentences translated together")
-
-
 def _add_translate(verbs: argparse._SubParsersAction) -> None:
     p = verbs.add_parser(
         "translate",
@@ -260,7 +216,7 @@ def _add_translate(verbs: argparse._SubParsersAction) -> None:
         epilog="With --n_best each output line is: input line number, score, log-probability, text, "
         "separated by tabs.",
     )
-    _add_model(p)
+    add_model(p)
     p.add_argument("--input", metavar="FILE", help="source text; default: standard input")
     p.add_argument("--output", metavar="FILE", help="default: standard output")
     p.add_argument("--n_best", type=int, metavar="N", help="print the N best outputs of a line, with scores")
@@ -268,7 +224,7 @@ def _add_translate(verbs: argparse._SubParsersAction) -> None:
     p.add_argument(
         "--resume", action="store_true", help="continue --output, where the same command stopped before"
     )
-    _add_decode(p)
+    add_decode(p)
     p.set_defaults(run=_translate)
 
 
@@ -278,7 +234,7 @@ def _add_score(verbs: argparse._SubParsersAction) -> None:
         help="log-probability of given translations",
         description="Prints the log-probability (nats, end mark included) of each pair of lines, or line.",
     )
-    _add_model(p)
+    add_model(p)
     p.add_argument("--source", metavar="FILE", help="source text; a model of text alone has none")
     p.add_argument("--target", required=True, metavar="FILE", help="its translations, line by line")
     p.add_argument("--output", metavar="FILE", help="default: standard output")
@@ -291,11 +247,12 @@ def _add_score(verbs: argparse._SubParsersAction) -> None:
 def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
     p = verbs.add_parser(
         "evaluate",
-        help="BLEU and chrF of a model or of a file; perplexity",
+        help="BLEU and chrF of a model or of a file; perplexity; accuracy of a classifier",
         description="Translates a test set with a model, or takes a file of translations, and prints "
-        "sacreBLEU's BLEU and chrF with their signatures.",
+        "sacreBLEU's BLEU and chrF with their signatures. Of a classifier it prints the share of labels "
+        "that are right, of a masked language model how likely it finds the pieces that were masked.",
     )
-    _add_model(p, required=False)
+    add_model(p, required=False)
     p.add_argument(
         "--split", choices=("dev", "test"), default="test", help="the run's own set (default test)"
     )
@@ -308,15 +265,21 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
     p.add_argument("--show", type=int, default=0, metavar="N", help="print N translations with references")
     p.add_argument("--output", metavar="FILE", help="write the translations there")
     p.add_argument("--json", metavar="FILE", help="write the scores there as JSON")
-    _add_decode(p)
+    add_decode(p)
     p.set_defaults(run=_evaluate)
 
 
 def _add_parse(verbs: argparse._SubParsersAction) -> None:
     p = add_parse(verbs)
-    _add_model(p, required=False)
-    _add_decode(p)
+    add_model(p, required=False)
+    add_decode(p)
     p.set_defaults(run=_parse)
+
+
+def _add_classify(verbs: argparse._SubParsersAction) -> None:
+    p = add_classify(verbs)
+    add_model(p)
+    p.set_defaults(run=classify)
 
 
 def _add_average(verbs: argparse._SubParsersAction) -> None:
@@ -346,5 +309,5 @@ def _add_plot(verbs: argparse._SubParsersAction) -> None:
 
 def _add_attend(verbs: argparse._SubParsersAction) -> None:
     p = add_attend(verbs)
-    _add_model(p)
+    add_model(p)
     p.set_defaults(run=attend)

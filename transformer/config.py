@@ -13,6 +13,8 @@ from typing import Literal
 from ml_collections import ConfigDict, config_dict
 
 Dtype = Literal["float32", "bfloat16"]
+Kind = Literal["encoder_decoder", "decoder_only", "encoder_only"]
+Labels = Literal["none", "line", "word"]
 # See model/positions.py. Sinusoids and learned ones are added to embeddings; relative (biases of distances),
 # shaw (vectors of distances), alibi and rotary belong to self-attention.
 Positions = Literal[
@@ -56,7 +58,8 @@ class ModelConfig:
     """
 
     preset: Literal["tiny", "small", "base", "big"] = "base"
-    kind: Literal["encoder_decoder", "decoder_only"] = "encoder_decoder"  # decoder_only: a language model
+    # decoder_only: language models; encoder_only: masked language models and classifiers.
+    kind: Kind = "encoder_decoder"
     # decoder_only: what stands before each target, and sees itself from left to right or in both directions.
     prefix: Literal["none", "causal", "bidirectional"] = "none"
     d_model: int = 512
@@ -65,7 +68,7 @@ class ModelConfig:
     num_kv_heads: int = 0  # heads of keys and values, each shared by a group of query heads; 0: num_heads
     head_size: int = 0  # of queries, keys and values; 0: d_model / num_heads, as the paper
     num_encoder_layers: int = 6
-    num_decoder_layers: int = 6
+    num_decoder_layers: int = 6  # encoder_only has none
     # fixed: one layer, as often as there would be layers; adaptive: and at each position as often as it
     # needs, at most so often (Universal Transformer, Dehghani et al. 2019).
     recurrence: Literal["none", "fixed", "adaptive"] = "none"
@@ -106,6 +109,12 @@ class ModelConfig:
     scan_layers: bool = False  # one compiled layer looped over: compiles faster, runs a little slower
 
     @property
+    def stacks(self) -> dict[str, int]:
+        """Number of layers of each stack that a model of this kind has."""
+        layers = {"encoder": self.num_encoder_layers, "decoder": self.num_decoder_layers}
+        return layers if self.kind == "encoder_decoder" else {(one := self.kind[:7]): layers[one]}
+
+    @property
     def kv_heads(self) -> int:
         """G, the heads of keys and values: as many as of queries, one (multi-query), or between (grouped)."""
         return self.num_kv_heads or self.num_heads
@@ -118,7 +127,7 @@ class ModelConfig:
     @property
     def reads_source(self) -> bool:
         """Whether there are sources: only a language model without a prefix knows of none."""
-        return self.kind == "encoder_decoder" or self.prefix != "none"
+        return self.kind != "decoder_only" or self.prefix != "none"
 
     @property
     def num_positions(self) -> int:
@@ -168,6 +177,8 @@ class DataConfig:
     cldr_seed: int = 0
     tree_tags: bool = False  # trees: write each word's tag; false: XX, but for punctuation
     invalid_utf8: Literal["error", "skip"] = "error"
+    labels: Labels = "none"  # encoder_only: targets are a label a line, or one a word; none: mask pieces
+    mask_rate: float = 0.15  # encoder_only without labels: share of the pieces that are asked for
     max_ratio: float = 0.0  # drop pairs whose token lengths differ by more than this factor; 0: keep
     subword_dropout: float = 0.0  # probability that a training piece falls into its two parts
     subword_dropout_epochs: int = 0  # from then on pieces stay whole, as they are in use; 0: to the end
@@ -299,6 +310,11 @@ class Config:
     decode: DecodeConfig = DecodeConfig()
     mesh: MeshConfig = MeshConfig()
     run: RunConfig = RunConfig()
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether pieces are masked and asked for, so that sources alone are read."""
+        return self.model.kind == "encoder_only" and self.data.labels == "none"
 
     @property
     def row_length(self) -> int:

@@ -107,6 +107,8 @@ FIXED = frozenset(
         "data.cldr_pairs",
         "data.cldr_seed",
         "data.tree_tags",
+        "data.labels",
+        "data.mask_rate",
         "data.invalid_utf8",
         "data.max_ratio",
         "data.subword_dropout",

@@ -9,6 +9,7 @@ from transformer.config import Config, ModelConfig
 
 _MAY_BE_NEGATIVE = {"run.eval_lines", "mesh.data", "mesh.fsdp", "mesh.tensor"}
 _FRACTIONS = {  # 0 to below 1
+    "data.mask_rate",
     "data.subword_dropout",
     "optim.label_smoothing",
     "optim.ema_decay",
@@ -88,7 +89,11 @@ def _together(config: Config) -> Iterator[str]:
     """Yields what is wrong with values that depend on each other."""
     model, data, run = config.model, config.data, config.run
     yield from _heads_and_positions(model)
-    yield from _kind(config)
+    if model.kind != "decoder_only":
+        yield from _encoder(config.model)
+    yield from {"encoder_decoder": _pairs, "decoder_only": _decoder_only, "encoder_only": _encoder_only}[
+        model.kind
+    ](config)
     if model.recurrence != "none" and model.scan_layers:
         yield f"model.scan_layers: layers that recur ('{model.recurrence}') are one; set it to false"
     if model.positions == "relative":
@@ -137,20 +142,20 @@ def _together(config: Config) -> Iterator[str]:
         yield f"mesh: sizes must be above 0 and at most one -1, got {sizes}"
 
 
-def _kind(config: Config) -> Iterator[str]:
-    """Yields what a model of its kind has not, and what its data must be."""
+def _encoder(model: ModelConfig) -> Iterator[str]:
+    """Yields what models with an encoder must have, and what they have no use for."""
+    if not model.num_encoder_layers > 0:
+        yield f"model.num_encoder_layers: must be above 0, got {model.num_encoder_layers}"
+    if model.prefix != "none":
+        yield (
+            f"model.prefix: '{model.prefix}' is of a decoder alone, and here an encoder reads sources; "
+            "leave it out, or set config.model.kind=decoder_only"
+        )
+
+
+def _decoder_only(config: Config) -> Iterator[str]:
+    """Yields what a decoder alone has not, and what its data must be."""
     model, data = config.model, config.data
-    if model.kind == "encoder_decoder":
-        if not model.num_encoder_layers > 0:
-            yield f"model.num_encoder_layers: must be above 0, got {model.num_encoder_layers}"
-        if model.prefix != "none":
-            yield (
-                f"model.prefix: '{model.prefix}' is of a decoder alone, and here an encoder reads sources; "
-                "leave it out, or set config.model.kind=decoder_only"
-            )
-        if not data.has_sources:
-            yield "data.kind: 'lines' have no source to encode; set config.model.kind=decoder_only"
-        return
     if model.num_encoder_layers:
         yield (
             f"model.num_encoder_layers: 'decoder_only' has no encoder, got {model.num_encoder_layers}; "
@@ -191,6 +196,44 @@ def _lines(config: Config) -> Iterator[str]:
             f"run.eval_lines: lines have nothing to translate, got {run.eval_lines}; set it to 0, and "
             "config.run.best_metric=nll"
         )
+
+
+def _pairs(config: Config) -> Iterator[str]:
+    """Yields what models of sources and targets cannot do with their data."""
+    data = config.data
+    if not data.has_sources:
+        yield "data.kind: 'lines' have no source to encode; set config.model.kind=decoder_only"
+    if data.labels != "none":
+        yield f"data.labels: '{data.labels}' is for classifiers; set config.model.kind=encoder_only"
+    for split in ("train", "dev", "test"):
+        if data.kind == "text" and getattr(data, f"{split}_source") and not getattr(data, f"{split}_target"):
+            yield (
+                f"data.{split}_source names {len(getattr(data, f'{split}_source'))} files but "
+                f"config.data.{split}_target 0; give as many of one as of the other, in the same order"
+            )
+
+
+def _encoder_only(config: Config) -> Iterator[str]:
+    """Yields what an encoder alone does not go together with."""
+    data, key = config.data, "'encoder_only' models"
+    for split in ("train", "dev", "test"):
+        source, target = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
+        if data.labels == "none" and target:
+            yield f"data.{split}_target: {key} read sources alone; leave it out, or set config.data.labels"
+        elif data.labels != "none" and data.kind == "text" and len(source) != len(target):
+            yield f"data.{split}_target: must name a file of labels for each of {split}_source, got {target}"
+    if data.kind == "trees" and data.labels == "line":
+        yield "data.labels: trees have tags, one a word; set config.data.labels=word"
+    if data.labels == "none" and not data.mask_rate:
+        yield "data.mask_rate: at 0 nothing is asked for; set it above 0, or config.data.labels"
+    if data.subword_dropout:
+        yield f"data.subword_dropout: would move the places that {key} are asked at; set it to 0"
+    if not config.tokenizer.joint:
+        yield f"tokenizer.joint: {key} have one side; set it to true"
+    if config.run.eval_lines:
+        yield f"run.eval_lines: {key} translate nothing; set it to 0, and best_metric to accuracy or nll"
+    if config.init.vocabulary != "base" or config.init.source_language or config.init.target_language:
+        yield f"init.vocabulary, *_language: {key} take the base's pieces as they are; leave them out"
 
 
 def _heads_and_positions(model: ModelConfig) -> Iterator[str]:

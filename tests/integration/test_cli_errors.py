@@ -248,6 +248,7 @@ def test_keys_that_may_change_are_applied_and_said(training, run):
         ["translate"],
         ["score", "--source=README.md", "--target=README.md"],
         ["evaluate"],
+        ["classify"],
         ["average", "--last=1", "--output=never"],
         ["plot"],
     ],

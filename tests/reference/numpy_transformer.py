@@ -29,6 +29,8 @@ def embedding(params: Params, config: Any, use: str) -> Array:
         "inputs": {"source": "shared", "target": "shared", "output": "output"},
         "none": {"source": "source", "target": "target", "output": "output"},
     }[config.tied_embeddings][use]
+    if use == "output" and "output/embedding" in params:  # of labels
+        owner = "output"
     return params[f"{owner}/embedding"]
 
 
@@ -290,7 +292,10 @@ def logits(
     tgt_seg_BT: Array,
     tgt_pos_BT: Array,
 ) -> Array:
-    """Returns [B, T, V]; the rows of padding (segment 0) carry no meaning."""
+    """Returns [B, T, V]; the rows of padding (segment 0) carry no meaning.
+
+    Of an encoder alone they are those of the source positions; it reads no target.
+    """
     rows = []
     for *source, tgt, tgt_seg, tgt_pos in zip(
         src_BS, src_seg_BS, src_pos_BS, tgt_BT, tgt_seg_BT, tgt_pos_BT, strict=True
@@ -298,7 +303,9 @@ def logits(
         if config.kind == "decoder_only":
             y_TD = continue_sources(params, config, source, (tgt, tgt_seg, tgt_pos))
         else:
-            y_TD = decode(params, config, encode(params, config, *source), source[1], tgt, tgt_seg, tgt_pos)
+            y_TD = encode(params, config, *source)
+        if config.kind == "encoder_decoder":
+            y_TD = decode(params, config, y_TD, source[1], tgt, tgt_seg, tgt_pos)
         if config.scale_logits:
             y_TD = y_TD / math.sqrt(config.d_model)
         bias_V = params["logits_bias"] if config.logits_bias else 0

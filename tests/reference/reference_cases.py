@@ -146,6 +146,16 @@ ALONE: dict[str, dict[str, Any]] = {
     ),
 }
 
+# An encoder alone: of as many pieces on both sides, and of labels, which have a table of their own.
+ENCODERS: dict[str, dict[str, Any]] = {
+    "masked_language_model": dict(
+        kind="encoder_only", activation="gelu", logits_bias=True, scale_logits=True
+    ),
+    "classifier": dict(
+        kind="encoder_only", norm="pre", positions="relative", relative_buckets=8, target_vocab=5
+    ),
+}
+
 
 def model_config(**changes: Any) -> ModelConfig:
     """Returns a small configuration without dropout: three heads of size 4, unequal depths."""
@@ -153,14 +163,17 @@ def model_config(**changes: Any) -> ModelConfig:
     return ModelConfig(**{**sizes, "dropout_rate": 0.0, "max_length": MAX_LENGTH, **changes})
 
 
-def build(config: ModelConfig) -> Transformer:
+def build(config: ModelConfig, target_vocab: int = 13) -> Transformer:
     """Returns the model, with vocabularies of two sizes where the embeddings allow it."""
     source_vocab = 13 if config.tied_embeddings in ("all", "inputs") else 11
-    return Transformer(config=config, source_vocab=source_vocab, target_vocab=13)
+    return Transformer(config=config, source_vocab=source_vocab, target_vocab=target_vocab)
 
 
 def batch(model: Transformer, seed: int = 0) -> tuple[tuple[Array, ...], Array]:
-    """Returns the six inputs of the model (int32, padding where the segment is 0) and labels [B, T]."""
+    """Returns the six inputs of the model (int32, padding where the segment is 0) and labels [B, T].
+
+    An encoder alone is asked something at every other source position.
+    """
     rng = np.random.default_rng(seed)
 
     def side(seg: Array, vocab: int) -> tuple[Array, Array, Array]:
@@ -168,9 +181,12 @@ def batch(model: Transformer, seed: int = 0) -> tuple[tuple[Array, ...], Array]:
         pos = np.array([[int((row[:i] == row[i]).sum()) for i in range(len(row))] for row in seg])
         return ids.astype(np.int32), seg, (pos * (seg > 0)).astype(np.int32)
 
-    src_seg = SRC_SEG if model.config.reads_source else SRC_SEG[:, :0]
-    inputs = (*side(src_seg, model.source_vocab), *side(TGT_SEG, model.target_vocab))
-    return inputs, rng.integers(1, model.target_vocab, TGT_SEG.shape).astype(np.int32)
+    c = model.config
+    src_seg, tgt_seg = SRC_SEG if c.reads_source else SRC_SEG[:, :0], TGT_SEG
+    if c.kind == "encoder_only":
+        tgt_seg = SRC_SEG * (np.arange(SRC_SEG.shape[1]) % 2 == 0)
+    inputs = (*side(src_seg, model.source_vocab), *side(tgt_seg, model.target_vocab))
+    return inputs, rng.integers(1, model.target_vocab, tgt_seg.shape).astype(np.int32)
 
 
 def random_params(model: Transformer, seed: int = 0) -> Any:

@@ -16,7 +16,6 @@ from transformer.training.loss import smoothed_loss, token_log_probs
 Array = np.ndarray
 SMOOTHING = 0.1
 CHUNK = 4  # does not divide the 18 target positions
-REAL = cases.TGT_SEG > 0
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "paper": dict(),
@@ -33,6 +32,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     **cases.MECHANISMS,
     **cases.RECURRENCES,
     **cases.ALONE,
+    **cases.ENCODERS,
     "umt5_scanned": dict(cases.FAMILIES["umt5"], scan_layers=True, remat=True),
     "local_scanned": dict(cases.MECHANISMS["block_additive_buckets"], scan_layers=True, remat=True),
     "prefix_scanned": dict(cases.ALONE["prefix_buckets"], scan_layers=True, remat=True),
@@ -47,7 +47,8 @@ class Case:
     config: ModelConfig
     params: dict[str, Array]  # by path, float64
     inputs: tuple[Array, ...]
-    labels: Array  # [B, T], as are log_probs and correct
+    labels: Array  # [B, T], as are log_probs, correct and real
+    real: Array
     logits: Array  # [B, T, V]
     log_probs: Array
     correct: Array
@@ -58,15 +59,18 @@ class Case:
 
 @pytest.fixture(scope="module", params=CONFIGS.values(), ids=CONFIGS)
 def case(request: pytest.FixtureRequest) -> Case:
-    config = cases.model_config(**request.param)
-    model = cases.build(config)
+    choices = dict(request.param)
+    vocab = {"target_vocab": choices.pop("target_vocab")} if "target_vocab" in choices else {}
+    config = cases.model_config(**choices)
+    model = cases.build(config, **vocab)
     params = cases.random_params(model)
     inputs, labels_BT = cases.batch(model)
+    real_BT = inputs[4] > 0
 
     def loss_and_outputs(params: Any) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         y_BTD = model.apply({"params": params}, *inputs)
         table_VD = output_embedding(params, config)
-        real, bias_V = REAL.astype(np.float32), params.get("logits_bias")
+        real, bias_V = real_BT.astype(np.float32), params.get("logits_bias")
         loss, nll = smoothed_loss(y_BTD, table_VD, labels_BT, real, SMOOTHING, CHUNK, bias_V)
         logits_BTV = model.apply({"params": params}, y_BTD, method="logits")
         return loss, (logits_BTV, *token_log_probs(y_BTD, table_VD, labels_BT, CHUNK, bias_V), nll)
@@ -78,6 +82,7 @@ def case(request: pytest.FixtureRequest) -> Case:
         params=cases.flatten(params),
         inputs=inputs,
         labels=labels_BT,
+        real=real_BT,
         logits=logits_BTV,
         log_probs=log_prob_BT,
         correct=correct_BT,
@@ -89,12 +94,12 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def reference_loss(case: Case, params: reference.Params, smoothing: float = SMOOTHING) -> float:
     logits_BTV = reference.logits(params, case.config, *case.inputs)
-    return reference.loss_sum(logits_BTV, case.labels, REAL, smoothing)
+    return reference.loss_sum(logits_BTV, case.labels, case.real, smoothing)
 
 
 def test_logits(case: Case) -> None:
     expected_BTV = reference.logits(case.params, case.config, *case.inputs)
-    np.testing.assert_allclose(case.logits[REAL], expected_BTV[REAL], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(case.logits[case.real], expected_BTV[case.real], rtol=0, atol=1e-5)
 
 
 def test_losses(case: Case) -> None:
@@ -104,7 +109,7 @@ def test_losses(case: Case) -> None:
 
 def test_log_probs_of_labels(case: Case) -> None:
     logits_BTV = reference.logits(case.params, case.config, *case.inputs)
-    for b, t in np.argwhere(REAL):
+    for b, t in np.argwhere(case.real):
         label = int(case.labels[b, t])
         expected = -reference.token_loss(logits_BTV[b, t], label, smoothing=0.0)
         assert case.log_probs[b, t] == pytest.approx(expected, abs=1e-5)

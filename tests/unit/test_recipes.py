@@ -41,6 +41,14 @@ SIZES = {
     "lora.rank": 0,
 }
 
+# What an encoder alone reads instead: no second side, or one of labels.
+ENCODER = {"run.eval_lines": 0, "tokenizer.vocab_size": 38}
+ALONE = {"data.train_target": "", "data.dev_target": "", "data.test_target": ""}
+# What a language model of text reads.
+LINES = {"data.kind": "lines", "run.eval_lines": 0} | {
+    f"data.{split}_source": "" for split in ("train", "dev", "test")
+}
+
 # Between them they have nearly every option that recipes set; the others' steps are in `make test-slow`.
 OFTEN = ("iwslt14_de_en", "multi30k_en_de_tiny", "text", "wmt14_en_de_big")
 
@@ -96,24 +104,19 @@ def overrides(tmp_path_factory) -> list[str]:
 )
 def test_one_step(recipe, overrides, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    model = load_config(recipe, []).model
-    if model.kind == "decoder_only":
-        overrides = [*overrides, "--config.model.num_encoder_layers=0"]
-    if not model.reads_source:
-        text = (
-            "data.kind=lines",
-            "data.train_source=",
-            "data.dev_source=",
-            "data.test_source=",
-            "run.eval_lines=0",
-        )
-        overrides = [*overrides, *(f"--config.{change}" for change in text)]
-    config = load_config(recipe, overrides)
+    changes, plain = {}, load_config(recipe, [])
+    if plain.model.kind == "encoder_only":
+        changes = ENCODER | (ALONE if plain.is_masked else {})
+    elif plain.model.kind == "decoder_only":
+        changes = {"model.num_encoder_layers": 0} | ({} if plain.model.reads_source else LINES)
+    config = load_config(recipe, [*overrides, *(f"--config.{key}={x}" for key, x in changes.items())])
     train(config, str(tmp_path / "run"))
     records = {record["split"]: record for record in read_metrics(tmp_path / "run")}
     assert records["train"]["step"] == 1
     assert 2 < records["train"]["loss"] < 8  # about log(40) = 3.7
-    assert {"nll", *(("bleu", "chrf") if model.reads_source else ())} <= records["dev"].keys()
+    assert {"nll", "accuracy"} | ({"bleu", "chrf"} if config.run.eval_lines else set()) <= records[
+        "dev"
+    ].keys()
 
 
 def docstring(recipe: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from transformer.config import Config
+from transformer.data.augmentation import augmentation
 from transformer.data.encoded import EncodedCorpus
-from transformer.data.subwords import augmentation
 from transformer.errors import ConfigError
 from transformer.io.lock import locked
 from transformer.io.workdir import Workdir

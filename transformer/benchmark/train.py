@@ -105,6 +105,10 @@ def choose_material(args: argparse.Namespace, config: Config, progress: Progress
         return real_material(config, args.workdir, progress.note)
     if args.workdir is not None:
         raise ConfigError("--workdir: belongs to --data real; synthetic data need no folder")
+    if config.model.kind == "encoder_only":
+        raise ConfigError(
+            f"--data synthetic: is pairs, which '{config.model.kind}' models do not read; leave it out"
+        )
     return synthetic_material(config, MEAN_LENGTH if args.mean_length is None else args.mean_length)
 
 

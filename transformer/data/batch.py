@@ -5,12 +5,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+NOT_ASKED = -1  # in place of a target id of an encoder alone, where no answer is asked for
+
 
 class Batch(NamedTuple):
     """Six int32 arrays (NumPy on the host, JAX on devices).
 
     Segment 0 is padding; equal numbers mark one sentence pair, across source and target. Positions
-    count from 0 within each sentence.
+    count from 0 within each sentence. The target of an encoder alone is, position by position, what its
+    answer should be, and padding where nothing is asked.
     """
 
     src_BS: Any
@@ -19,6 +22,13 @@ class Batch(NamedTuple):
     tgt_BT: Any
     tgt_seg_BT: Any
     tgt_pos_BT: Any
+
+
+def only_asked(batch: Batch) -> Batch:
+    """Returns `batch` with padding in place of `NOT_ASKED`."""
+    asked_BT = batch.tgt_BT != NOT_ASKED
+    target = (x * asked_BT for x in (batch.tgt_BT, batch.tgt_seg_BT, batch.tgt_pos_BT))
+    return Batch(*batch[:3], *target)
 
 
 def pad_rows(batch: Batch, multiple: int) -> Batch:
@@ -49,4 +59,4 @@ def pack_rows(
                 ids[i, place], seg[i, place], pos[i, place] = pair[side], number, np.arange(n)
                 start += n
         arrays += [ids, seg, pos]
-    return Batch(*arrays)
+    return only_asked(Batch(*arrays))

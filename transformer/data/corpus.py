@@ -19,6 +19,7 @@ from transformer.data.files import FileFact
 from transformer.data.lines import LineFile
 from transformer.data.pairs import (
     ListPairs,
+    LonePairs,
     Pair,
     Pairs,
     SomePairs,
@@ -153,6 +154,13 @@ def _line_file(data: DataConfig, given: str, cache_dir: Path) -> LineFile:
 
 def _open_text(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
     sources, targets = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
+    skip = data.invalid_utf8 == "skip"
+    if not targets:
+        alone = [(_line_file(data, name, cache_dir), name) for name in sources]
+        return [
+            Corpus(name, LonePairs(file, name, skip_undecodable=skip), weight)
+            for (file, name), weight in zip(alone, _weights(data, split), strict=True)
+        ]
     if len(sources) != len(targets):
         raise ConfigError(
             f"config.data.{split}_source names {len(sources)} files but config.data.{split}_target "
@@ -161,13 +169,14 @@ def _open_text(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
     corpora = []
     for given, weight in zip(zip(sources, targets, strict=True), _weights(data, split), strict=True):
         files = _line_file(data, given[0], cache_dir), _line_file(data, given[1], cache_dir)
-        pairs = TextPairs(files, given, skip_undecodable=data.invalid_utf8 == "skip")
-        corpora.append(Corpus("|".join(given), pairs, weight))
+        corpora.append(Corpus("|".join(given), TextPairs(files, given, skip_undecodable=skip), weight))
     return corpora
 
 
 def _open_trees(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
-    return _open_single(data, split, cache_dir, partial(TreePairs, keep_tags=data.tree_tags))
+    return _open_single(
+        data, split, cache_dir, partial(TreePairs, keep_tags=data.tree_tags, tags_alone=data.labels == "word")
+    )
 
 
 def _open_lines(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:

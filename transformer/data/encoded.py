@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from transformer.config import Config
+from transformer.data.batch import NOT_ASKED
 from transformer.data.columns import Column, Damaged, new_column
 from transformer.data.corpus import Corpus
 from transformer.data.files import replacing
+from transformer.data.labels import labelled
 from transformer.data.tokenizer import Tokenizer
 
 _BLOCK = 8192  # pairs encoded together
@@ -37,7 +39,8 @@ class EncodedCorpus:
     Attributes:
       key: digest of everything that they depend on.
       counts: lines read, pairs `kept`, those left out by cause (`empty`, `too_long`, `ratio`,
-        `undecodable`), and `source_tokens`, `target_tokens`, `unknown_tokens` of the kept ones.
+        `undecodable`; `unknown_label` if there is any), and `source_tokens`, `target_tokens` (of an encoder
+        alone what may be asked for), `unknown_tokens` of the kept ones.
     """
 
     def __init__(self, folder: Path):
@@ -110,13 +113,12 @@ def encode_corpus(
         )
         bounds(np.array([end]))
         for block in _blocks(corpus):
-            kept = _filtered(block, tokenizer, config, counts)
+            kept = _filtered(block, corpus, tokenizer, config, counts)
             numbers(np.array([corpus.number(i) for i in kept], np.int64))
             pairs = [ids for pair in kept.values() for ids in pair]
             bounds(end + np.cumsum([len(ids) for ids in pairs], dtype=np.int64))
             flat = np.fromiter(itertools.chain.from_iterable(pairs), np.int32)
             end += len(flat)
-            counts["unknown_tokens"] += int((flat == tokenizer.special.unk).sum())
             tokens(flat)
     # Last and in one move, so that it vouches for the others.
     seals = {name: Column(folder / name, dtype).seal.hex() for name, dtype in _COLUMNS.items()}
@@ -155,12 +157,14 @@ def _read_manifest(path: Path) -> tuple[str, Counts, dict[str, str]]:
 
 
 _CAUSES = ("empty", "too_long", "ratio", "undecodable")
+_UNKNOWN_LABEL = "unknown_label"
 _TOKENS = ("source_tokens", "target_tokens", "unknown_tokens")
 
 
 def left_out(counts: Counts) -> str:
     """Returns the causes for which pairs were left out, as text: "12 too_long, 3 empty", or "none"."""
-    return ", ".join(f"{counts[c]:,} {c}" for c in _CAUSES if counts[c]) or "none"
+    causes = (*_CAUSES, _UNKNOWN_LABEL)
+    return ", ".join(f"{counts[c]:,} {c}" for c in causes if counts.get(c)) or "none"
 
 
 def _blocks(corpus: Corpus) -> Iterator[tuple]:
@@ -170,7 +174,7 @@ def _blocks(corpus: Corpus) -> Iterator[tuple]:
 
 
 def _filtered(
-    block: tuple, tokenizer: Tokenizer, config: Config, counts: Counts
+    block: tuple, corpus: Corpus, tokenizer: Tokenizer, config: Config, counts: Counts
 ) -> dict[int, tuple[list[int], list[int]]]:
     """Returns source and target ids of the pairs that stay, by place in the corpus; counts all."""
     counts["lines"] += len(block)
@@ -179,11 +183,13 @@ def _filtered(
     read = config.data.has_sources
     whole = [(i, s, t) for i, (s, t) in pairs if (s.strip() or not read) and t.strip()]
     counts["empty"] += len(pairs) - len(whole)
-    sources = tokenizer.encode_source([s for _, s, _ in whole]) if read else [[]] * len(whole)
-    targets = tokenizer.encode_target([t for _, _, t in whole])
     longest, ratio = config.model.max_length, config.data.max_ratio
     kept: dict[int, tuple[list[int], list[int]]] = {}
-    for (i, _, _), source, target in zip(whole, sources, targets, strict=True):
+    for (i, _, _), sides in zip(whole, _sides(whole, corpus, tokenizer, config), strict=True):
+        if sides is None:
+            counts[_UNKNOWN_LABEL] = counts.get(_UNKNOWN_LABEL, 0) + 1
+            continue
+        source, target = sides
         a, b = len(source), len(target)
         if max(a, b) > longest:
             counts["too_long"] += 1
@@ -192,9 +198,27 @@ def _filtered(
         else:
             kept[i] = source, target
             counts["source_tokens"] += a
-            counts["target_tokens"] += b
+            counts["target_tokens"] += b - target.count(NOT_ASKED)
+            texts = (source, target) if config.model.kind != "encoder_only" else (source,)
+            counts["unknown_tokens"] += sum(ids.count(tokenizer.special.unk) for ids in texts)
     counts["kept"] += len(kept)
     return kept
+
+
+def _sides(
+    whole: list[tuple[int, str, str]], corpus: Corpus, tokenizer: Tokenizer, config: Config
+) -> Iterator[tuple[list[int], list[int]] | None]:
+    """Yields source and target ids of (place, source, target); None where a label is unknown."""
+    sources, targets = [s for _, s, _ in whole], [t for _, _, t in whole]
+    if config.data.labels != "none":
+        where = [f"{corpus.name}: pair {corpus.number(i)}" for i, _, _ in whole]
+        yield from labelled(tokenizer, sources, targets, config.data.labels, where)
+    elif config.is_masked:
+        yield from ((ids, ids) for ids in tokenizer.encode_source(sources))
+    else:
+        read = config.data.has_sources
+        ids = tokenizer.encode_source(sources) if read else [[]] * len(whole)
+        yield from zip(ids, tokenizer.encode_target(targets), strict=True)
 
 
 def _key(corpus: Corpus, tokenizer: Tokenizer, config: Config) -> str:
@@ -212,5 +236,7 @@ def _key(corpus: Corpus, tokenizer: Tokenizer, config: Config) -> str:
         config.data.tsv_columns,
         config.data.source_language,
         config.data.target_language,
+        config.model.kind,
+        config.data.labels,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

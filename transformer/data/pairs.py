@@ -127,15 +127,25 @@ class TargetLines(_PairedLines):
 
 
 class TreePairs(_PairedLines):
-    """The words of each tree of a file, and the tree as symbols."""
+    """The words of each tree of a file, and the tree as symbols, or the words' tags alone."""
 
-    def __init__(self, file: LineFile, given: str, keep_tags: bool, *, skip_undecodable: bool):
+    def __init__(
+        self, file: LineFile, given: str, keep_tags: bool, *, skip_undecodable: bool, tags_alone: bool = False
+    ):
         super().__init__(file, given, skip_undecodable=skip_undecodable)
-        self._keep_tags = keep_tags
+        self._keep_tags, self._tags_alone = keep_tags, tags_alone
 
     def _pair(self, index: int, line: str) -> Pair:
         tree = read_tree(line, f"{self._file.path}: line {index + 1}", traces=False)
-        return " ".join(tree.words), " ".join(linearise(tree, self._keep_tags))
+        tags = [leaf.tag for leaf in tree.leaves]
+        return " ".join(tree.words), " ".join(tags if self._tags_alone else linearise(tree, self._keep_tags))
+
+
+class LonePairs(_PairedLines):
+    """Each line of a file, as source and as target, for models that read one side alone."""
+
+    def _pair(self, index: int, line: str) -> Pair:
+        return line, line
 
 
 class ListPairs:

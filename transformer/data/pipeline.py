@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from transformer.config import DataConfig
-from transformer.data.batch import Batch, pack_rows
+from transformer.data.batch import Batch, only_asked, pack_rows
 from transformer.data.encoded import EncodedCorpus
 
 _PREFETCH = 8  # batches ready before they are asked for
@@ -129,7 +129,7 @@ def _end_with_parent(parent: BaseProcess) -> None:
 def _packed_batch(rows: dict[str, np.ndarray]) -> TrainingBatch:
     names = ("src", "src_segment_ids", "src_positions", "tgt", "tgt_segment_ids", "tgt_positions")
     pairs = rows["pair"][rows["pair_segment_ids"] > 0].reshape(-1, 2)
-    return TrainingBatch(Batch(*(rows[n].astype(np.int32) for n in names)), pairs)
+    return TrainingBatch(only_asked(Batch(*(rows[n].astype(np.int32) for n in names))), pairs)
 
 
 def bucket_lengths(data: DataConfig, longest: int) -> tuple[int, ...]:
@@ -207,8 +207,13 @@ class _BucketIterator(grain.DatasetIterator):
             yield TrainingBatch(batch, np.stack([p["pair"] for p in pairs]))
 
 
-def evaluation_batches(corpus: EncodedCorpus, data: DataConfig, row_length: int) -> Iterator[Batch]:
-    """Yields every pair once, packed in order of length, with the last batch padded by empty rows."""
+def evaluation_batches(
+    corpus: EncodedCorpus, data: DataConfig, row_length: int, augment: Augment | None = None
+) -> Iterator[Batch]:
+    """Yields every pair once, packed in order of length, with the last batch padded by empty rows.
+
+    `augment` changes a pair in the same way whenever it is called: by `data.seed` and the pair's place.
+    """
     order = np.argsort([len(s) + len(t) for s, t in corpus], kind="stable")
     rows = data.batch_tokens // row_length
     row: list[tuple[np.ndarray, np.ndarray]] = []
@@ -216,6 +221,10 @@ def evaluation_batches(corpus: EncodedCorpus, data: DataConfig, row_length: int)
     used = [0, 0]
     for index in order:
         pair = corpus[int(index)]
+        if augment is not None:
+            sides = {"src": pair[0], "tgt": pair[1]}
+            changed = augment((sides, 0), np.random.default_rng((data.seed, int(index))))
+            pair = changed["src"], changed["tgt"]
         if row and any(u + len(side) > row_length for u, side in zip(used, pair, strict=True)):
             packed.append(row)
             row, used = [], [0, 0]

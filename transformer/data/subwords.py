@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transformer.config import Config
 from transformer.data.tokenizer import Tokenizer
 
 
@@ -85,11 +84,3 @@ class SubwordDropout:
             side: split_pieces(pair[side], table, self._rate, rng, self._longest)
             for side, table in self._tables.items()
         }
-
-
-def augmentation(config: Config, tokenizer: Tokenizer) -> SubwordDropout | None:
-    """Returns what changes the training pairs of a run; None if nothing does."""
-    data = config.data
-    if not data.subword_dropout:
-        return None
-    return SubwordDropout(tokenizer, data.subword_dropout, config.row_length, data.subword_dropout_epochs)

@@ -1,5 +1,6 @@
 """SentencePiece tokenizer of both sides, trained here or imported."""
 
+import copy
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ from transformer.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID, SpecialIds
 _SPACE = "\u2581"  # what SentencePiece writes for a space, before each word too
 _MANIFEST = "tokenizer.json"
 _MODELS = ("joint.model", "source.model", "target.model")
+_LABELS = "labels.json"
 _PIECES = ("joint.pieces.json", "source.pieces.json", "target.pieces.json")
 
 
@@ -26,6 +28,10 @@ class Tokenizer:
 
     What stands around a sentence is in `special`: tokenizers trained here end sentences with `EOS_ID`,
     and `BOS_ID` only begins the decoder's input. With a joint model both sides are the same.
+
+    Attributes:
+      special: what ids mean.
+      labels: names of what a classifier tells apart, in place of target pieces; their numbers are ids.
     """
 
     def __init__(
@@ -34,6 +40,7 @@ class Tokenizer:
         target: bytes | None = None,
         spellings: tuple[Sequence[str], Sequence[str]] | None = None,
         special: SpecialIds | None = None,
+        labels: Sequence[str] = (),
     ):
         """Takes serialised SentencePiece models, and of imported tokenizers the ids.
 
@@ -42,11 +49,12 @@ class Tokenizer:
           target: model of the target; None: the source's.
           spellings: the piece of each source id and of each target id; None: ids are the models' own.
           special: what ids mean; None: as in tokenizers trained here.
+          labels: names, if targets are labels.
 
         Raises:
           DataError: if a model cannot be read.
         """
-        self.special = special or SpecialIds()
+        self.special, self.labels = special or SpecialIds(), tuple(labels)
         self._models = {"joint": source} if target is None else {"source": source, "target": target}
         self._spellings: dict[str, list[str]] = {}
         if spellings is not None:
@@ -71,19 +79,54 @@ class Tokenizer:
 
     @property
     def target_vocab(self) -> int:
-        """Number of target pieces, special ones included."""
-        return len(self._target)
+        """Number of target pieces, special ones included; or of labels."""
+        return len(self.labels or self._target)
+
+    @property
+    def vocabularies(self) -> dict[str, int]:
+        """Number of ids of each side by its name: "source" and "target", or "labels"."""
+        return {"source": self.source_vocab, "labels" if self.labels else "target": self.target_vocab}
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the models, and of the ids where they are not the models' own; hexadecimal."""
+        """SHA-256 of the models, of the ids if they are not the models' own, and of labels; hexadecimal."""
+        labels = json.dumps(self.labels).encode() if self.labels else b""
+        return hashlib.sha256(self._content() + labels).hexdigest()
+
+    @property
+    def pieces_digest(self) -> str:
+        """The same without the labels."""
+        return hashlib.sha256(self._content()).hexdigest()
+
+    def _content(self) -> bytes:
         ids = json.dumps([self._spellings, self.special]).encode() if self._spellings else b""
-        return hashlib.sha256(b"".join(self._models.values()) + ids).hexdigest()
+        return b"".join(self._models.values()) + ids
+
+    def with_labels(self, labels: Sequence[str]) -> "Tokenizer":
+        """Returns the same tokenizer with these labels, or none, in place of target pieces."""
+        other = copy.copy(self)
+        other.labels = tuple(labels)
+        return other
 
     def encode_source(self, lines: Sequence[str]) -> list[list[int]]:
         """Returns source ids of each line, with what stands around a source."""
         before, after = self.special.source_prefix, self.special.source_suffix
         return [[*before, *ids, *after] for ids in self._source.encode(lines)]
+
+    def encode_words(self, lines: Sequence[Sequence[str]]) -> list[tuple[list[int], list[int]]]:
+        """Returns (source ids, the place where each word begins) of each list of words.
+
+        Each word is cut by itself, as words of a line are; one without pieces is an unknown one.
+        """
+        cut = iter(self._source.encode([word for words in lines for word in words]))
+        found = []
+        for words in lines:
+            ids, places = list(self.special.source_prefix), []
+            for _ in words:
+                places.append(len(ids))
+                ids += next(cut) or [self.special.unk]
+            found.append(([*ids, *self.special.source_suffix], places))
+        return found
 
     def encode_target(self, lines: Sequence[str]) -> list[list[int]]:
         """Returns target ids of each line, end mark included."""
@@ -103,7 +146,9 @@ class Tokenizer:
         return [self._source.spelling(int(i)) for i in ids]
 
     def target_pieces(self, ids: Sequence[int]) -> list[str]:
-        """Returns the target pieces' own spelling."""
+        """Returns the target pieces' own spelling, or the labels."""
+        if self.labels:
+            return [self.labels[int(i)] for i in ids]
         return [self._target.spelling(int(i)) for i in ids]
 
     def source_vocabulary(self) -> tuple[list[str], list[float]]:
@@ -127,6 +172,10 @@ class Tokenizer:
             files[file] = {"sha256": hashlib.sha256(content).hexdigest()}
             if not self._spellings:
                 files[file]["vocab_size"] = len(self._source if "source" in file else self._target)
+        if self.labels:
+            content = json.dumps(self.labels, ensure_ascii=False, indent=0).encode()
+            (folder / _LABELS).write_bytes(content)
+            files[_LABELS] = {"sha256": hashlib.sha256(content).hexdigest()}
         manifest: dict[str, Any] = {"files": files, "sha256": self.digest}
         if self._spellings:
             manifest["special_ids"] = self.special._asdict()
@@ -150,7 +199,7 @@ class Tokenizer:
             manifest = json.loads((folder / _MANIFEST).read_text())
             contents = {}
             for name, facts in manifest["files"].items():
-                if name not in (*_MODELS, *_PIECES):
+                if name not in (*_MODELS, *_PIECES, _LABELS):
                     raise ValueError(f"{_MANIFEST} names '{name}'")
                 contents[name] = (folder / name).read_bytes()
                 found = hashlib.sha256(contents[name]).hexdigest()
@@ -160,12 +209,13 @@ class Tokenizer:
                         f"{facts['sha256'][:12]}...; restore the file from a copy of the run"
                     )
             models = [contents[name] for name in _MODELS if name in contents]
+            first, second, *_ = [*models, None]
+            labels = [str(name) for name in json.loads(contents.get(_LABELS, b"[]"))]
             if "special_ids" not in manifest:
-                return Tokenizer(*models)
+                return Tokenizer(first, second, labels=labels)
             source, target, *_ = [json.loads(contents[name]) for name in _PIECES if name in contents] * 2
             facts = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["special_ids"].items()}
-            first, second, *_ = [*models, None]
-            return Tokenizer(first, second, (source, target), SpecialIds(**facts))
+            return Tokenizer(first, second, (source, target), SpecialIds(**facts), labels)
         except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{folder}: no usable tokenizer ({type(error).__name__}: {error}); "

@@ -78,7 +78,8 @@ def check_data(data: DataConfig) -> Iterator[Finding]:
             for split in _SPLITS:
                 sources, targets = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
                 for i in range(max(len(sources), len(targets))):
-                    yield _pair_of_files(data, split, (*sources[i : i + 1], *targets[i : i + 1]), unpacked)
+                    given, lone = (*sources[i : i + 1], *targets[i : i + 1]), not targets
+                    yield _pair_of_files(data, split, given, unpacked, lone)
             if not data.train_source:
                 yield Finding("problem", "data train", "no file is named", "set config.data.train_source")
         elif data.kind == "cldr":
@@ -88,7 +89,10 @@ def check_data(data: DataConfig) -> Iterator[Finding]:
             yield from (_opened(data, split, Path(unpacked)) for split in _SPLITS)
 
 
-def _pair_of_files(data: DataConfig, split: str, given: tuple[str, ...], unpacked: str) -> Finding:
+def _pair_of_files(
+    data: DataConfig, split: str, given: tuple[str, ...], unpacked: str, lone: bool
+) -> Finding:
+    """Returns what there is to say of a pair of files, or of a `lone` one."""
     name, counts = f"data {split}", []
     try:
         for file in given:
@@ -96,10 +100,10 @@ def _pair_of_files(data: DataConfig, split: str, given: tuple[str, ...], unpacke
     except UserError as error:
         return Finding("problem", name, str(error))
     text = " | ".join(f"{file}: {count:,} lines" for file, count in zip(given, counts, strict=True))
-    if len(given) < 2:
+    if len(given) < 2 and not lone:
         cure = f"name as many files in config.data.{split}_source as in {split}_target"
         return Finding("problem", name, f"{text}, without a file of the other side", cure)
-    if counts[0] != counts[1]:
+    if counts[0] != counts[-1]:
         cure = 'line n of one must translate line n of the other; lines end at "\\n" only'
         return Finding("problem", name, text, cure)
     if not counts[0]:

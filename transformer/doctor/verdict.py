@@ -11,8 +11,8 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from transformer.config import MeshConfig
+from transformer.data.augmentation import augmentation
 from transformer.data.pipeline import TrainingBatch, training_batches
-from transformer.data.subwords import augmentation
 from transformer.doctor.compare import (
     Difference,
     Tolerance,

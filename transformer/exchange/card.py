@@ -1,15 +1,16 @@
 """README.md of an exported model: what the user says of it, and what its run has recorded; nothing else."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transformer.config import Config
 from transformer.inference.model_directory import LoadedModel
 from transformer.io.metrics_file import NAME, read_metrics
 from transformer.model.size import count_parameters
 
-_SCORES = {"bleu": "BLEU", "chrf": "chrF"}
+_SCORES = {"bleu": "BLEU", "chrf": "chrF", "accuracy": "accuracy"}
 
 
 class Said(NamedTuple):
@@ -45,19 +46,20 @@ def model_card(model: Path, title: str, loaded: LoadedModel, said: Said, use: st
         "language": list(said.languages),
         "license": said.licence,
         "library_name": "transformers" if "transformers" in use else "",
-        "pipeline_tag": "translation",
+        "pipeline_tag": _task(loaded.config),
         "datasets": list(said.datasets),
         "base_model": said.base_model,
-        "model-index": [_index(title, named)] if named else [],
+        "model-index": [_index(title, named, _task(loaded.config))] if named else [],
     }
     lines = ["---", *(f"{key}: {_json(value)}" for key, value in block.items() if value), "---", ""]
     lines += [f"# {title}", "", *_what(loaded), "", "```", *use.splitlines(), "```"]
     if named:
         lines += ["", "## Scores", "", "| test set | metric | score | signature |", "|---|---|---|---|"]
         for name, scores in named.items():
-            for key, shown in _SCORES.items():
-                signature = scores[f"{key}_signature"].replace("|", r"\|")  # a bar ends a cell
-                lines.append(f"| {name} | {shown} | {scores[key]:.2f} | `{signature}` |")
+            for key, shown in _shown(scores):
+                signature = scores.get(f"{key}_signature", "").replace("|", r"\|")  # a bar ends a cell
+                cell = f" `{signature}` |" if signature else " |"
+                lines.append(f"| {name} | {shown} | {scores[key]:.2f} |{cell}")
     if cost := _cost(records, loaded.step):
         lines += ["", "## Training", "", *cost]
     return "\n".join(lines) + "\n"
@@ -69,11 +71,30 @@ def _json(value: Any) -> str:
 
 def _what(loaded: LoadedModel) -> list[str]:
     m, count = loaded.config.model, count_parameters(loaded.model)["total"]
+    title = {
+        "encoder_decoder": "Encoder-decoder Transformer",
+        "decoder_only": "Transformer decoder",
+        "encoder_only": "Transformer encoder",
+    }[m.kind]
+    target = "labels" if loaded.tokenizer.labels else "pieces"
     return [
-        f"Encoder-decoder Transformer: {count:,} parameters, d_model {m.d_model}, {m.num_heads} heads, d_ff "
-        f"{m.d_ff}, {m.num_encoder_layers} + {m.num_decoder_layers} layers, {m.norm}-norm, vocabularies of "
-        f"{loaded.model.source_vocab:,} and {loaded.model.target_vocab:,} pieces."
+        f"{title}: {count:,} parameters, d_model {m.d_model}, {m.num_heads} heads, d_ff "
+        f"{m.d_ff}, {' + '.join(map(str, m.stacks.values()))} layers, {m.norm}-norm, vocabularies of "
+        f"{loaded.model.source_vocab:,} and {loaded.model.target_vocab:,} {target}."
     ]
+
+
+def _task(config: Config) -> str:
+    """Returns what the Hub calls it."""
+    if config.model.kind != "encoder_only":
+        return "translation" if config.model.reads_source else "text-generation"
+    tasks = {"none": "fill-mask", "line": "text-classification", "word": "token-classification"}
+    return tasks[config.data.labels]
+
+
+def _shown(scores: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields the scores that there are, and what they are called."""
+    yield from ((key, shown) for key, shown in _SCORES.items() if key in scores)
 
 
 def _tested(record: Mapping[str, Any], loaded: LoadedModel) -> dict[str, Mapping[str, Any]]:
@@ -82,18 +103,22 @@ def _tested(record: Mapping[str, Any], loaded: LoadedModel) -> dict[str, Mapping
         return dict(record["sets"])
     data = loaded.config.data
     titles = {"cldr": "Unicode CLDR, held-out lines", "tfds": data.tfds_name, "tsv": data.test_tsv}
-    return {titles.get(data.kind) or ", ".join(data.test_source) or "test": record}
+    return {titles.get(data.kind) or ", ".join(data.test_source or data.test_target) or "test": record}
 
 
-def _index(title: str, named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _index(title: str, named: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, Any]:
     """Returns the scores as the Hub lists them."""
     results = [
         {
-            "task": {"type": "translation"},
+            "task": {"type": task},
             "dataset": {"name": name, "type": name},
             "metrics": [
-                {"type": key, "value": round(scores[key], 2), "name": f"{shown} {scores[f'{key}_signature']}"}
-                for key, shown in _SCORES.items()
+                {
+                    "type": key,
+                    "value": round(scores[key], 2),
+                    "name": f"{shown} {scores.get(f'{key}_signature', '')}".rstrip(),
+                }
+                for key, shown in _shown(scores)
             ],
         }
         for name, scores in named.items()

@@ -16,7 +16,7 @@ from transformer.exchange.folders import new_folder
 from transformer.exchange.layout import joined, their_tensors
 from transformer.exchange.verifying import Ids, Runtime, verify
 from transformer.exchange.written_vocabularies import pieces
-from transformer.inference.model_directory import LoadedModel, load_model
+from transformer.inference.model_directory import LoadedModel, check_kind, load_model
 from transformer.model.positions import FIXED
 from transformer.model.transformer import TABLES, unstack_layers
 
@@ -58,6 +58,7 @@ def export_ctranslate2(
     """
     specs = specifications()
     loaded = load_model(model, checkpoint)
+    check_kind(loaded.config.model, "encoder_decoder")
     if reasons := _reasons(loaded.config.model):
         raise CheckpointError(f"{model}: CTranslate2 has no such model: {'; '.join(reasons)}")
     with new_folder(target) as folder:
@@ -94,8 +95,6 @@ def specifications() -> Any:
 def _reasons(model: ModelConfig) -> list[str]:
     """Returns why CTranslate2 cannot compute the same."""
     reasons = []
-    if model.kind == "decoder_only":
-        reasons.append(f"config.model.kind is {model.kind!r}: only models with an encoder are written")
     if model.positions == "relative" and not model.relative_shared:
         reasons.append("config.model.relative_shared is False: its layers share one table of distances")
     if model.positions == "relative" and model.embedding_norm:

@@ -23,7 +23,7 @@ from transformer.exchange.refitting import differences, refit, refitted
 from transformer.exchange.verifying import transformers_runtime, verify
 from transformer.exchange.vocabularies import LANGUAGE_IN_TEXT
 from transformer.exchange.written_vocabularies import Written, ids_of, pieces, written_tokenizer
-from transformer.inference.model_directory import LoadedModel, load_model
+from transformer.inference.model_directory import LoadedModel, check_kind, load_model
 from transformer.io.weights import DTYPES, save_arrays
 from transformer.io.workdir import Workdir, write_json
 from transformer.model.size import parameter_shapes
@@ -100,6 +100,7 @@ def export_hf(
     """
     with new_folder(target) as folder:
         loaded, (imported, origin) = load_model(model, checkpoint), read_origin(Workdir(model))
+        check_kind(loaded.config.model, "encoder_decoder")
         plan = _plan(loaded, origin, Path(target))
         family = FAMILIES[plan.kind]
         module = Transformer(plan.model, loaded.model.source_vocab, loaded.model.target_vocab)
@@ -140,11 +141,6 @@ def _plan(loaded: LoadedModel, origin: Mapping[str, Any], target: Path) -> _Plan
     Raises:
       CheckpointError: with the reasons against the nearest one.
     """
-    if loaded.config.model.kind == "decoder_only":
-        raise CheckpointError(
-            f"{target}: this is a decoder alone (config.model.kind), and only models with an encoder can be "
-            "written for transformers; export it as safetensors"
-        )
     kinds = [kind for kind in FAMILIES if kind == origin.get("family")]
     plans = []
     for kind in [*kinds, *(kind for kind in FAMILIES if kind not in kinds)]:

@@ -93,8 +93,9 @@ def _tokenizer(tokenizer: Tokenizer) -> str:
     source, target = tokenizer.models
     joint = "joint" if source == target else "source and target"
     special = tokenizer.special
+    target_side = f"{tokenizer.target_vocab:,} " + ("labels" if tokenizer.labels else "pieces")
     return (
-        f"{joint}, {tokenizer.source_vocab:,} and {tokenizer.target_vocab:,} pieces; ids: pad {special.pad}, "
+        f"{joint}, {tokenizer.source_vocab:,} and {target_side}; ids: pad {special.pad}, "
         f"unk {special.unk}, start {special.start}, end {special.end}"
     )
 

@@ -8,9 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer.config import ModelConfig
-from transformer.errors import ConfigError
-from transformer.inference.model_directory import LoadedModel
+from transformer.inference.model_directory import LoadedModel, check_kind
 from transformer.inference.scorer import check_positions
 from transformer.model.masks import shift_right
 from transformer.model.transformer import Transformer, unrolled, unstack_layers
@@ -52,11 +50,11 @@ def attention_maps(loaded: LoadedModel, source: str, target: str) -> dict[str, A
       target: its translation, given to the decoder (teacher forcing).
 
     Raises:
-      ConfigError: if the model is a decoder alone.
+      ConfigError: if the model has no encoder or no decoder.
       DataError: if a line has more tokens than the model has learned positions.
     """
     tokenizer, model = loaded.tokenizer, loaded.model
-    check_kind(model.config)
+    check_kind(model.config, "encoder_decoder")
     src, tgt = tokenizer.encode_source([source])[0], tokenizer.encode_target([target])[0]
     check_positions(model.config, [(src, tgt)])
     params = unstack_layers(loaded.params)
@@ -65,19 +63,6 @@ def attention_maps(loaded: LoadedModel, source: str, target: str) -> dict[str, A
     given = ["<s>", *predicted[:-1]]
     pieces = {"encoder": (read, read), "decoder": (given, given), "cross": (predicted, read)}
     return {kind: AttentionMap(np.asarray(weights[kind], np.float32), *pieces[kind]) for kind in KINDS}
-
-
-def check_kind(config: ModelConfig) -> None:
-    """Checks that there is attention of all kinds.
-
-    Raises:
-      ConfigError: if there is not.
-    """
-    if config.kind == "decoder_only":
-        raise ConfigError(
-            "attention is shown of an encoder and a decoder, and this model is a decoder alone "
-            "(config.model.kind); give a model of kind encoder_decoder"
-        )
 
 
 @partial(jax.jit, static_argnames="model")

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 from jax.sharding import SingleDeviceSharding
 
-from transformer.config import Config
+from transformer.config import Config, Kind, ModelConfig
 from transformer.data.tokenizer import Tokenizer
-from transformer.errors import CheckpointError
+from transformer.errors import CheckpointError, ConfigError
 from transformer.io.arrays import read_item
 from transformer.io.checkpoint_folder import best_steps, complete_steps, scored_steps
 from transformer.io.digests import digest_arrays
@@ -38,6 +38,19 @@ class LoadedModel:
     model: Transformer
     params: Any
     step: int
+
+
+def check_kind(model: ModelConfig, *wanted: Kind) -> None:
+    """Refuses a model of another kind.
+
+    Raises:
+      ConfigError: saying what it is.
+    """
+    if model.kind not in wanted:
+        kinds = " or ".join(map(repr, wanted))
+        raise ConfigError(
+            f"--model: config.model.kind is {model.kind!r}, and this needs {kinds}; give another"
+        )
 
 
 def load_model(path: str | Path, checkpoint: str = "best") -> LoadedModel:

@@ -17,7 +17,7 @@ from transformer.data.tokenizer import Tokenizer
 from transformer.decoding.scores import length_penalty as penalty
 from transformer.errors import ConfigError, DataError
 from transformer.inference.batches import batches, bucket, num_rows, on_mesh, padded
-from transformer.inference.model_directory import LoadedModel, load_model
+from transformer.inference.model_directory import LoadedModel, check_kind, load_model
 from transformer.model.masks import shift_right
 from transformer.model.transformer import Transformer, output_embedding, unrolled, unstack_layers
 from transformer.special_ids import SpecialIds
@@ -77,6 +77,7 @@ class Scorer:
 
     def __init__(self, model: Transformer, params: Any, tokenizer: Tokenizer, mesh: Mesh | None = None):
         """Takes a model with its parameters and tokenizer; `mesh` divides rows."""
+        check_kind(model.config, "encoder_decoder", "decoder_only")
         self._model = unrolled(model)
         self._params = unstack_layers(params)
         self._tokenizer = tokenizer

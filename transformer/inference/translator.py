@@ -21,7 +21,7 @@ from transformer.decoding.sampling import sample
 from transformer.decoding.scores import Allowed, Hypotheses, length_penalty
 from transformer.errors import ConfigError, DataError
 from transformer.inference.batches import OneAtATime, batches, bucket, num_rows, on_mesh, padded
-from transformer.inference.model_directory import LoadedModel, load_model
+from transformer.inference.model_directory import LoadedModel, check_kind, load_model
 from transformer.inference.splitting import split_line
 from transformer.model.transformer import Transformer, empty_cache, longer_cache, unrolled, unstack_layers
 from transformer.special_ids import SpecialIds
@@ -68,6 +68,7 @@ class Translator:
         mesh: Mesh | None = None,
     ):
         """Takes a model with its parameters and tokenizer; `decode` are the defaults, `mesh` divides rows."""
+        check_kind(model.config, "encoder_decoder", "decoder_only")
         self._model = unrolled(model)
         self._params = unstack_layers(params)
         self._tokenizer = tokenizer

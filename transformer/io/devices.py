@@ -78,7 +78,7 @@ def check_sizes(mesh_shape: Mapping[str, int], model: ModelConfig, vocabularies:
     Args:
       mesh_shape: size of each mesh axis, `Mesh.shape`.
       model: sizes of the model.
-      vocabularies: number of pieces of each side, {"source": 8000, "target": 8000}.
+      vocabularies: number of pieces of each side, {"source": 8000, "target": 8000}, or of "labels".
 
     Raises:
       ConfigError: with every size that does not divide, one a line.
@@ -92,7 +92,8 @@ def check_sizes(mesh_shape: Mapping[str, int], model: ModelConfig, vocabularies:
         sizes.append(("G", "config.model.num_kv_heads", model.num_kv_heads))
     for pieces in sorted(set(vocabularies.values())):
         sides = " and ".join(side for side, n in vocabularies.items() if n == pieces)
-        sizes.append(("V", f"config.tokenizer.vocab_size: {sides} vocabulary", pieces))
+        key = f"config.tokenizer.vocab_size: {sides} vocabulary" if sides != "labels" else "number of labels"
+        sizes.append(("V", key, pieces))
     faults = []
     for letter, key, size in sizes:
         axes = [axis for axis in AXES[letter] if mesh_shape[axis] > 1]

@@ -7,7 +7,7 @@ imported.json     of an imported model: where it came from
 imported_tokenizer.json   and its tokenizer.json, if it had one: to be given back
 init.json         of a run that began with another model's parameters: which, and their digest
 corpus.json       size and digest of every data file
-tokenizer/        SentencePiece models and their digests
+tokenizer/        SentencePiece models and their digests; names of labels
 checkpoints/N/    state after step N
 run.lock          held by the process that trains here
 data/             encoded pairs; digests of data files, where their lines are (can be made again)

@@ -24,7 +24,7 @@ def parameter_shapes(model: Transformer) -> Any:
     """
     c = model.config
     stacked = c.scan_layers or c.recurrence != "none"
-    depths = {} if stacked else {"encoder": c.num_encoder_layers, "decoder": c.num_decoder_layers}
+    depths = {} if stacked else c.stacks
     if depths:
         c = dataclasses.replace(c, num_encoder_layers=1, num_decoder_layers=1)
     model = Transformer(c, model.source_vocab, model.target_vocab)
@@ -65,7 +65,7 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
       encoder layer   4 S D (A + A') + 4 S^2 A + 4 S D F
       decoder layer   4 T D (A + A') + 4 T^2 A + 4 T D F    self-attention and feed-forward
                       + 4 T D A + 4 S D A' + 4 T S A        encoder-decoder attention
-      output          2 T D V
+      output          2 T D V, of an encoder alone 2 S D V  V pieces, or labels
 
     and of kind "decoder_only" that of an encoder layer of S + T positions for each layer, and the output,
     with 6 for the 4 before D F if the network is gated, and 2 A K more for each query if scores are
@@ -76,7 +76,7 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
     Args:
       model: the model.
       source_length: S, positions in a row.
-      target_length: T, positions in a row.
+      target_length: T, positions in a row; of an encoder alone those that something is asked of.
     """
     c = model.config
     D, K, V, S, T = c.d_model, c.key_size, model.target_vocab, source_length, target_length
@@ -94,12 +94,13 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
             scored += length * _distances(c)
         return length * (query + key) + 4 * scored * A + 4 * length * D * F
 
+    layers = c.stacks.get("encoder", 0) * layer(False, S)
     if c.kind == "decoder_only":
-        layers = c.num_decoder_layers * layer(True, S + T)
-    else:
-        layers = c.num_encoder_layers * layer(False, S)
+        layers += c.num_decoder_layers * layer(True, S + T)
+    elif c.kind == "encoder_decoder":
         layers += c.num_decoder_layers * (layer(True, T) + T * query + S * key + 4 * T * S * A)
-    return 3 * (layers + 2 * T * D * V) / T
+    answers = S if c.kind == "encoder_only" else T
+    return 3 * (layers + 2 * answers * D * V) / T
 
 
 def _scored(config: ModelConfig, causal: bool, length: float) -> float:
@@ -185,14 +186,15 @@ def _activations(model: Transformer, rows: int, row_length: int, loss_chunk: int
         """Of a position: self-attention and the feed-forward network."""
         return 4 * D + A + hidden + H * _scored(c, causal, length) / length
 
-    if c.kind == "decoder_only":
-        sides = 1 + c.reads_source
-        stacks = [(sides * c.num_decoder_layers, layer(True, sides * row_length))]
-    else:
-        stacks = [(c.num_encoder_layers, layer(False, row_length))]
-        stacks += [(c.num_decoder_layers, layer(True, row_length) + 2 * D + A + H * row_length)]
+    sides = 1 + c.reads_source
+    decoder = {
+        "encoder_decoder": (c.num_decoder_layers, layer(True, row_length) + 2 * D + A + H * row_length),
+        "decoder_only": (sides * c.num_decoder_layers, layer(True, sides * row_length)),
+        "encoder_only": (0, 0),
+    }[c.kind]
+    stacks = (c.stacks.get("encoder", 0), layer(False, row_length)), decoder
     if c.remat:
-        layers = sum(n for n, _ in stacks) * D + max(whole for _, whole in stacks)
+        layers = sum(n for n, _ in stacks) * D + max(whole for n, whole in stacks if n)
     else:
         layers = sum(n * whole for n, whole in stacks)
     kept = positions * (layers + 2 * D) * jnp.dtype(c.dtype).itemsize

@@ -45,10 +45,9 @@ def traffic(
     tokens = rows / (data * fsdp) * row_length
     activations = tokens * c.d_model * item
     output = model.target_vocab * c.d_model / tensor
-    sides = 1 + c.reads_source  # of a row
-    alone = c.kind == "decoder_only"
-    sums = 4 * sides * c.num_decoder_layers if alone else 4 * c.num_encoder_layers + 7 * c.num_decoder_layers
-
+    sides = 1 if c.kind == "encoder_only" else 1 + c.reads_source  # of a row, that are looked up
+    decoder = 4 * sides if c.kind == "decoder_only" else 7
+    sums = sum(depth * {"encoder": 4, "decoder": decoder}[stack] for stack, depth in c.stacks.items())
     sent = {
         "data": all_reduce(data) * (kernels + tables) / fsdp,
         # Kernels and the output table are gathered, their gradients scattered (the table's in float32).
@@ -62,7 +61,7 @@ def traffic(
         sent["fsdp"] += sides * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
     # XLA sums gradients of the biases on scores, not those of their table, where all rows have the same.
     if c.positions == "relative" and c.prefix == "none":
-        layers = c.num_decoder_layers + (0 if alone else c.num_encoder_layers)
+        layers = sum(c.stacks.values())
         small += layers * c.num_heads / tensor * row_length**2 * FLOAT32
     sent["data" if data > 1 else "fsdp"] += all_reduce(data * fsdp) * small
     return sent

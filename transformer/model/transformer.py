@@ -1,4 +1,4 @@
-"""The encoder-decoder Transformer (paper, section 3), and its decoder alone, a language model."""
+"""The Transformer (paper, section 3): encoder and decoder, or one of them alone."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -57,19 +57,21 @@ class Embedding(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Encoder, decoder and embeddings; of kind "decoder_only" one stack over sources and targets.
+    """Encoder, decoder and embeddings; of kind "encoder_only" without a decoder.
 
-    There a target follows its source as one sequence, the prefix: what one layer's self-attention of a
-    target reads, in one softmax, is the source's and its own keys of that layer.
+    Of kind "decoder_only" there is one stack over sources and targets. A target follows its source as one
+    sequence, the prefix: what one layer's self-attention of a target reads, in one softmax, is the source's
+    and its own keys of that layer.
 
     Inputs are int32 arrays: ids (`src_BS`, `tgt_in_BT`), segment numbers (0 is padding; several
     sentences may share a row) and positions within each sentence. `tgt_in_BT` is the target
-    shifted right, `masks.shift_right`.
+    shifted right, `masks.shift_right`. An encoder alone does not read it: it has an answer at each
+    source position, and the target says what the answer should be there.
 
     Attributes:
       config: sizes and choices.
       source_vocab: number of source pieces.
-      target_vocab: number of target pieces; the same when both sides share a table.
+      target_vocab: number of target pieces, the same when both sides share a table; or of labels.
       start_id: the tokenizer's id that begins the decoder's input.
     """
 
@@ -79,24 +81,31 @@ class Transformer(nn.Module):
     start_id: int = BOS_ID
 
     def setup(self) -> None:
-        c = self.config
-        names = TABLES[c.tied_embeddings]
-        if "shared" in names:
-            if self.source_vocab != self.target_vocab:
-                raise ValueError(f"tied_embeddings='{c.tied_embeddings}' needs equal vocabularies")
-            self.shared = Embedding(self.target_vocab, c)
-        else:
-            self.source = Embedding(self.source_vocab, c)
-            self.target = Embedding(self.target_vocab, c)
-        if "output" in names:
-            self.output = Embedding(self.target_vocab, c)
+        c, names = self.config, self.tables
+        if "decoder" in c.stacks and "shared" in names and self.source_vocab != self.target_vocab:
+            raise ValueError(f"tied_embeddings='{c.tied_embeddings}' needs equal vocabularies")
+        sizes = {names.output: self.target_vocab}
+        if "decoder" in c.stacks:
+            sizes[names.target] = self.target_vocab
+        for name, size in {**sizes, names.source: self.source_vocab}.items():
+            setattr(self, name, Embedding(size, c))
         if c.logits_bias:
             shape, dtype = (self.target_vocab,), jnp.dtype(c.param_dtype)
             self.logits_bias = self.param("logits_bias", nn.initializers.zeros, shape, dtype)
-        self.alone = c.kind == "decoder_only"
-        if not self.alone:
+        if "encoder" in c.stacks:
             self.encoder = Stack(c, EncoderLayer, c.num_encoder_layers)
-        self.decoder = Stack(c, SequenceLayer if self.alone else DecoderLayer, c.num_decoder_layers)
+        self.alone = c.kind == "decoder_only"
+        if "decoder" in c.stacks:
+            self.decoder = Stack(c, SequenceLayer if self.alone else DecoderLayer, c.num_decoder_layers)
+
+    @property
+    def tables(self) -> Tables:
+        """Names of the tables that this model has; labels are no pieces, and have one of their own."""
+        tied = self.config.tied_embeddings
+        labels = self.config.kind == "encoder_only" and self.target_vocab != self.source_vocab
+        if labels:
+            tied = "inputs" if tied in ("all", "inputs") else "none"
+        return TABLES[tied]
 
     def __call__(
         self,
@@ -109,12 +118,13 @@ class Transformer(nn.Module):
         deterministic: bool = True,
     ) -> jax.Array:
         """Returns y_BTD, what the output projection reads."""
+        source, target = (src_BS, src_seg_BS, src_pos_BS), (tgt_in_BT, tgt_seg_BT, tgt_pos_BT)
         if self.alone:
-            source, target = (src_BS, src_seg_BS, src_pos_BS), (tgt_in_BT, tgt_seg_BT, tgt_pos_BT)
             y_BTD = self._one_sequence(source, target, deterministic)
         else:
-            encoded_BSD = self.encode(src_BS, src_seg_BS, src_pos_BS, deterministic)
-            y_BTD = self.decode(tgt_in_BT, tgt_seg_BT, tgt_pos_BT, encoded_BSD, src_seg_BS, deterministic)
+            y_BTD = self.encode(*source, deterministic)
+            if "decoder" in self.config.stacks:
+                y_BTD = self.decode(*target, y_BTD, src_seg_BS, deterministic)
         if self.is_initializing():
             self.logits(y_BTD)  # an untied output projection is made when it is first used
         return y_BTD
@@ -130,9 +140,10 @@ class Transformer(nn.Module):
     def encode(
         self, src_BS: jax.Array, seg_BS: jax.Array, pos_BS: jax.Array, deterministic: bool = True
     ) -> jax.Array:
-        """Returns encoded_BSD."""
+        """Returns encoded_BSD, which of an encoder alone the output projection reads."""
         x_BSD = self.encoder.signal(self._table("source")(src_BS), pos_BS, deterministic)
-        return self.encoder.run(x_BSD, pos_BS, deterministic, self.encoder.mask(seg_BS))
+        encoded_BSD = self.encoder.run(x_BSD, pos_BS, deterministic, self.encoder.mask(seg_BS))
+        return encoded_BSD if "decoder" in self.config.stacks else self._scaled(encoded_BSD)
 
     def decode(
         self,
@@ -241,7 +252,7 @@ class Transformer(nn.Module):
         return y_BTD * self.config.d_model**-0.5 if self.config.scale_logits else y_BTD
 
     def _table(self, use: str) -> Embedding:
-        return getattr(self, getattr(TABLES[self.config.tied_embeddings], use))
+        return getattr(self, getattr(self.tables, use))
 
 
 def empty_cache(config: ModelConfig, batch: int, width: int, length: int) -> tuple[KeysValues, ...]:
@@ -274,7 +285,8 @@ def longer_cache(
 
 def output_embedding(params: Any, config: ModelConfig) -> jax.Array:
     """Returns embedding_VD of the output projection, for a loss that never holds all logits."""
-    return params[TABLES[config.tied_embeddings].output]["embedding"]
+    table = "output" if "output" in params else TABLES[config.tied_embeddings].output
+    return params[table]["embedding"]
 
 
 def unrolled(model: Transformer) -> Transformer:

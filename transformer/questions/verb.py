@@ -60,18 +60,14 @@ def explain(args: argparse.Namespace) -> None:
     if (args.source is None) != (args.target is None):
         raise ConfigError("--source and --target: give both, the text and its translation, or neither")
 
-    from transformer.inference.model_directory import load_model
+    from transformer.inference.model_directory import check_kind, load_model
     from transformer.io.workdir import write_text
     from transformer.questions.experiments import EXPERIMENTS
     from transformer.questions.page import heading, markdown, page, plain
     from transformer.questions.subject import Subject
 
     loaded = load_model(args.model, args.checkpoint)
-    if loaded.config.model.kind != "encoder_decoder":
-        raise ConfigError(
-            f"--model: {args.model}: is a decoder alone (config.model.kind), and most questions are about "
-            "encoder and decoder; give a model with both"
-        )
+    check_kind(loaded.config.model, "encoder_decoder")
     pairs = _pairs(args, loaded)
     found = {}
     subject = Subject.of(loaded, pairs)

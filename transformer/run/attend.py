@@ -67,12 +67,12 @@ def attend(args: argparse.Namespace) -> None:
       UserError: if the model, a sentence or an option cannot be used.
     """
     from transformer.inference.ablation import without_each_head
-    from transformer.inference.attention_maps import alignment, attention_maps, check_kind
-    from transformer.inference.model_directory import load_model
+    from transformer.inference.attention_maps import alignment, attention_maps
+    from transformer.inference.model_directory import check_kind, load_model
     from transformer.inference.translator import Translator
 
     loaded = load_model(args.model, args.checkpoint)
-    check_kind(loaded.config.model)
+    check_kind(loaded.config.model, "encoder_decoder")
     layers = loaded.config.model.num_decoder_layers
     layer = layers if args.layer is None else args.layer
     if not 1 <= layer <= layers:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -39,9 +40,9 @@ def dry_run(config: Config, root: str | None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         workdir = Workdir(scratch)
         if root and Workdir(root).tokenizer.exists():
-            workdir.tokenizer = Workdir(root).tokenizer
+            shutil.copytree(Workdir(root).tokenizer, workdir.tokenizer)
         data = prepare_data(config, workdir, say)
-    vocabularies = {"source": data.tokenizer.source_vocab, "target": data.tokenizer.target_vocab}
+    vocabularies = data.tokenizer.vocabularies
     check_sizes(mesh.shape, config.model, vocabularies)
     model = Transformer(config.model, *vocabularies.values())
     print(json.dumps(to_dict(config), indent=2, ensure_ascii=False))
@@ -51,8 +52,11 @@ def dry_run(config: Config, root: str | None) -> None:
     for part, number in count_parameters(model).items():
         print(f"  {part:<12} {number:>14,}")
     mean = mean_lengths(data)
+    if config.is_masked:
+        mean[1] *= config.data.mask_rate
+    asked = "place that is asked for" if config.model.kind == "encoder_only" else "target token"
     print(
-        f"\ntraining FLOPs per target token: {flops_per_token(model, *mean):,.0f} "
+        f"\ntraining FLOPs per {asked}: {flops_per_token(model, *mean):,.0f} "
         f"(mean lengths {mean[0]:.1f} and {mean[1]:.1f} tokens)"
     )
     row_length = config.row_length

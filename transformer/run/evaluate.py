@@ -19,6 +19,7 @@ from transformer.io.text import line_writer, read_lines
 from transformer.io.workdir import Workdir, write_json
 from transformer.metrics.bootstrap import BootstrapResult, paired_bootstrap
 from transformer.metrics.scores import score
+from transformer.run.answers import score_labels, score_masked
 from transformer.run.translate import report_split
 
 _BLOCK = 512  # lines between two progress lines
@@ -40,7 +41,7 @@ def evaluate_files(args: argparse.Namespace) -> None:
 
 
 def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
-    """Translates the test sets that `args` names with a model, scores them and prints the result.
+    """Translates or labels the test sets that `args` names with a model, and prints their scores.
 
     The run's own test set is also logged to its metrics.jsonl. Of a language model of text alone it is
     the perplexity.
@@ -48,10 +49,44 @@ def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
     if args.model is None:
         raise ConfigError("--model: is needed (a run's folder), or --hypothesis (a file of translations)")
     loaded = load_model(args.model, args.checkpoint)
-    if not loaded.config.model.reads_source:
-        _evaluate_text(args, loaded, options)
-        return
-    sets = _test_sets(args, loaded.config, Workdir(args.model))
+    if loaded.config.model.kind == "encoder_only":
+        _refuse_search(args, options)
+    if loaded.config.is_masked:
+        results = score_masked(args, loaded)
+    elif not loaded.config.model.reads_source:
+        results = _score_lines(args, loaded, options)
+    else:
+        sets = _test_sets(args, loaded.config, Workdir(args.model))
+        results = (_score_labels if loaded.tokenizer.labels else _score_texts)(args, loaded, sets, options)
+    if args.source is None:
+        first = next(iter(results.values()))
+        record = first if len(results) == 1 else {**first, "sets": results}
+        file = MetricsFile(Path(args.model), loaded.config.run.num_steps)
+        if args.split == "test":
+            file.record("test", loaded.step, record)
+
+
+def _refuse_search(args: argparse.Namespace, options: dict[str, Any]) -> None:
+    given = [name for name in ("baseline", "tokenize", "lowercase", "show") if getattr(args, name)]
+    for option in (*options, *given):
+        raise ConfigError(f"--{option}: is for translations, which this model does not make; leave it out")
+
+
+def _score_labels(
+    args: argparse.Namespace, loaded: LoadedModel, sets: Sequence[_TestSet], options: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    if len(sets[0].references) > 1:
+        raise ConfigError("--reference: a classifier is scored against one file of labels; name one")
+    results: dict[str, dict[str, Any]] = {}
+    for i, test in enumerate(sets):
+        results[test.name], labels = score_labels(args, loaded, test.name, test.sources, test.references[0])
+        _write(args, sets, i, labels)
+    return results
+
+
+def _score_texts(
+    args: argparse.Namespace, loaded: LoadedModel, sets: Sequence[_TestSet], options: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
     translator = Translator.of(loaded)
     results: dict[str, dict[str, Any]] = {}
     for i, test in enumerate(sets):
@@ -59,15 +94,21 @@ def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
         tokenize = args.tokenize or loaded.config.run.bleu_tokenize
         results[test.name] = _report(args, test.name, hypotheses, test.references, tokenize)
         _show(test, hypotheses, args.show if i == 0 else 0)
-        if args.output:
-            name = args.output if len(sets) == 1 else f"{args.output}.{i + 1}"
-            with line_writer(name) as write:
-                write(hypotheses)
-    if args.source is None:
-        _record(args, loaded, results)
+        _write(args, sets, i, hypotheses)
+    return results
 
 
-def _evaluate_text(args: argparse.Namespace, loaded: LoadedModel, options: dict[str, Any]) -> None:
+def _write(args: argparse.Namespace, sets: Sequence[_TestSet], i: int, lines: Sequence[str]) -> None:
+    """Writes what the model made of the i-th set, if asked."""
+    if args.output:
+        name = args.output if len(sets) == 1 else f"{args.output}.{i + 1}"
+        with line_writer(name) as write:
+            write(lines)
+
+
+def _score_lines(
+    args: argparse.Namespace, loaded: LoadedModel, options: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
     """Prints how likely the run's own dev or test set is."""
     translated = ("source", "reference", "baseline", "tokenize", "lowercase", "show", "output")
     if given := [*(name for name in translated if getattr(args, name)), *options]:
@@ -90,15 +131,7 @@ def _evaluate_text(args: argparse.Namespace, loaded: LoadedModel, options: dict[
         results[corpus.name] = {"num_lines": len(lines), **found._asdict(), **scores}
         if args.json:
             write_json(Path(args.json), {"name": corpus.name, **results[corpus.name]})
-    _record(args, loaded, results)
-
-
-def _record(args: argparse.Namespace, loaded: LoadedModel, results: dict[str, dict[str, Any]]) -> None:
-    """Logs the scores of the run's own test sets."""
-    first = next(iter(results.values()))
-    if args.split == "test":
-        file = MetricsFile(Path(args.model), loaded.config.run.num_steps)
-        file.record("test", loaded.step, first if len(results) == 1 else {**first, "sets": results})
+    return results
 
 
 def _test_sets(args: argparse.Namespace, config: Config, workdir: Workdir) -> list[_TestSet]:

@@ -22,6 +22,7 @@ from transformer.run.transplant import transplanted
 from transformer.steps.state import TrainState, count_numbers, trained_part
 
 _BY_PIECE = ("embedding", "logits_bias")  # names of parameters with a row for each piece
+_HEAD = ("output/embedding", "logits_bias")  # names of those with a row for each label
 _OTHER_MODEL = "leave config.model as it is there, or leave the parameter out with config.init.exclude"
 
 
@@ -95,7 +96,8 @@ def initial_parameters(
         pair = base.tokenizer, tokenizer
         had, found = transplanted(had, base.config.model, *pair, init.language_like)
         coverage = {"pieces": {side: counts._asdict() for side, counts in found.items()}}
-    choice = choose({path: x for path, x in had.items() if path not in moments}, wanted, init)
+    others = _HEAD if base.tokenizer.labels != tokenizer.labels else ()
+    choice = choose({path: x for path, x in had.items() if path not in moments}, wanted, init, others)
     faults = _misfits(had, wanted, choice.taken, _OTHER_MODEL) + _misfits(had, moments, moments, NO_MOMENTS)
     if init.optimizer:
         faults += [f"{path} begins at random, its moments cannot; {NO_MOMENTS}" for path in choice.new]
@@ -142,15 +144,19 @@ def check_origin(config: Config, workdir: Workdir) -> None:
         _load(config, workdir)
 
 
-def choose(had: Mapping[str, Any], wanted: Mapping[str, Any], init: InitConfig) -> Choice:
+def choose(
+    had: Mapping[str, Any], wanted: Mapping[str, Any], init: InitConfig, others: Iterable[str] = ()
+) -> Choice:
     """Returns which parameters are taken; `had` and `wanted` are the base's and the run's, by path.
+
+    `others` are none of the base's, though it has their names: a head of other labels.
 
     Raises:
       ConfigError: if an expression is found in no path, or nothing is left to take.
     """
     known = [*wanted, *(path for path in had if path not in wanted)]
     included = chosen(init.include, known, "init.include") or set(known)
-    included -= chosen(init.exclude, known, "init.exclude")
+    included -= chosen(init.exclude, known, "init.exclude") | set(others)
     taken = [path for path in wanted if path in had and path in included]
     if not taken:
         raise ConfigError(
@@ -205,7 +211,7 @@ def _absolute(folder: str) -> str:
 
 def _other_pieces(base: LoadedModel, tokenizer: Tokenizer, choice: Choice) -> list[str]:
     rows = [path for path in choice.taken if path.split("/")[-1] in _BY_PIECE]
-    if base.tokenizer.digest == tokenizer.digest or not rows:
+    if base.tokenizer.pieces_digest == tokenizer.pieces_digest or not rows:
         return []
     return [
         f"{', '.join(rows)}: rows are those of its own tokenizer, and this run has another; remove the run's "

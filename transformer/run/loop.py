@@ -12,9 +12,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from transformer.config import Config
+from transformer.data.augmentation import augmentation
 from transformer.data.batch import pad_rows
 from transformer.data.pipeline import TrainingBatch, training_batches
-from transformer.data.subwords import augmentation
 from transformer.errors import ConfigError, DataError, DivergedError
 from transformer.io.checkpoint import Checkpoints
 from transformer.io.checkpoint_folder import check_space

@@ -15,14 +15,15 @@ from transformer.run.pictures import attention_heat_maps, learning_curve
 def plot(model: str, source: str | None) -> list[Path]:
     """Draws learning_curve.png and attention.png into the folder of a run and prints their paths.
 
-    A decoder alone has no attention between encoder and decoder: only its learning curve is drawn.
+    Without both an encoder and a decoder there is no attention between them: the curve alone is drawn.
 
     Args:
       model: folder of the run.
       source: the sentence whose translation's attention is drawn; None takes a dev line of middling length.
     """
     root = Path(model)
-    loaded, pictures = load_model(model), [root / "learning_curve.png"]
+    loaded = load_model(model)
+    pictures = [root / "learning_curve.png"]
     if loaded.config.model.kind == "encoder_decoder" or source is not None:
         sentence = source if source is not None else _example(loaded, Workdir(root))
         translation = Translator.of(loaded).translate([sentence])[0]

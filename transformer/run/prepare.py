@@ -8,6 +8,7 @@ from typing import NamedTuple
 from transformer.config import Config
 from transformer.data.corpus import Corpus, Split, check_unchanged, open_corpora
 from transformer.data.encoded import Counts, EncodedCorpus, encode_corpus, left_out
+from transformer.data.labels import names_of
 from transformer.data.tokenizer import Tokenizer, train_tokenizer
 from transformer.errors import DataError
 from transformer.io.workdir import Workdir, write_json
@@ -46,7 +47,9 @@ def prepare_data(config: Config, workdir: Workdir, note: Note) -> PreparedData:
     train = open_corpora(config.data, "train", workdir.data)
     dev = open_corpora(config.data, "dev", workdir.data)
     _check_files(workdir, train, dev)
-    tokenizer = _tokenizer(config, workdir, train, note)
+    tokenizer, is_new = _tokenizer(config, workdir, train, note), not Tokenizer.exists(workdir.tokenizer)
+    if is_new or bool(tokenizer.labels) != (config.data.labels != "none"):
+        tokenizer, is_new = tokenizer.with_labels(_labels(config, train, tokenizer, note)), True
     counts: dict[str, Counts] = {}
 
     def encode(split: Split, corpora: Sequence[Corpus]) -> list[EncodedCorpus]:
@@ -63,7 +66,7 @@ def prepare_data(config: Config, workdir: Workdir, note: Note) -> PreparedData:
         names = ", ".join(c.name for c in train)
         causes = "; ".join(left_out(c.counts) for c in encoded_train)
         raise DataError(f"{names}: no usable line to train on (left out: {causes})")
-    if not Tokenizer.exists(workdir.tokenizer):  # an attempt that fails above leaves none to the next one
+    if is_new:  # an attempt that fails above leaves none to the next one
         tokenizer.save(workdir.tokenizer)
     weights = [c.weight for c in train if c.weight is not None]
     return PreparedData(
@@ -101,11 +104,12 @@ def _check_files(workdir: Workdir, train: Sequence[Corpus], dev: Sequence[Corpus
 
 
 def _tokenizer(config: Config, workdir: Workdir, corpora: Sequence[Corpus], note: Note) -> Tokenizer:
-    of_trees = config.data.kind == "trees"
+    of_trees = config.data.kind == "trees" and config.model.kind == "encoder_decoder"
     of_base = config.init.model and config.init.vocabulary == "base"
     if Tokenizer.exists(workdir.tokenizer):
         tokenizer = Tokenizer.load(workdir.tokenizer)
-        for side, size in (("source", tokenizer.source_vocab), ("target", tokenizer.target_vocab)):
+        sizes = {"source": tokenizer.source_vocab, "target": tokenizer.with_labels(()).target_vocab}
+        for side, size in sizes.items():
             # A base's may have two sizes; its very pieces are compared when its rows are taken.
             if size != config.tokenizer.vocab_size and not of_base:
                 raise DataError(
@@ -121,12 +125,34 @@ def _tokenizer(config: Config, workdir: Workdir, corpora: Sequence[Corpus], note
     note(f"tokenizer: training {config.tokenizer.model_type} on {-(-total // every) if every else 0:,} pairs")
     pairs = [pair for pair in _every_nth(corpora, max(every, 1)) if pair is not None]
     sources, targets = [s for s, _ in pairs], [t for _, t in pairs]
+    if config.model.kind == "encoder_only":  # targets are labels, or the sources once more
+        targets = []
     if not any(map(str.strip, sources + targets)):
         names = ", ".join(corpus.name for corpus in corpora)
         raise DataError(f"{names}: no usable line to train on; every line is empty or not UTF-8")
     # Brackets with their labels are few, and each is one decision of the model.
     symbols = sorted({symbol for line in targets for symbol in line.split()}) if of_trees else []
     return train_tokenizer(sources, targets, config.tokenizer, symbols)
+
+
+def _labels(config: Config, corpora: Sequence[Corpus], tokenizer: Tokenizer, note: Note) -> list[str]:
+    """Returns the labels of the training data, in alphabetical order; none if its targets are no labels."""
+    labels = config.data.labels
+    if labels == "none":
+        return []
+    pairs = (pair for corpus in corpora for pair in corpus if pair is not None)
+    found = sorted({name for _, text in pairs for name in names_of(text, labels) if name})
+    files = ", ".join(corpus.name for corpus in corpora)
+    if len(found) < 2:
+        raise DataError(f"{files}: the labels are {found}; there is nothing to tell apart")
+    if len(found) == tokenizer.source_vocab:
+        raise DataError(
+            f"{files}: {len(found):,} labels, as many as config.tokenizer.vocab_size has pieces; change "
+            "that, or is the target no file of labels?"
+        )
+    few = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
+    note(f"labels: {len(found):,} ({few})")
+    return found
 
 
 def _every_nth(corpora: Sequence[Corpus], n: int) -> Iterator[tuple[str, str] | None]:

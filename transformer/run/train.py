@@ -86,10 +86,8 @@ def _prepare(
     """Lets the first process write what the others then read, and compares what they read."""
     data = prepare_data(config, workdir, note) if processes.first else None
     if data is not None:
-        tokenizer = data.tokenizer
-        sizes = {"source": tokenizer.source_vocab, "target": tokenizer.target_vocab}
-        check_sizes(mesh.shape, config.model, sizes)
-        workdir.seal(config, tokenizer.digest)
+        check_sizes(mesh.shape, config.model, data.tokenizer.vocabularies)
+        workdir.seal(config, data.tokenizer.digest)
         workdir.save_config(config)
     processes.barrier("data")
     data = data or prepare_data(config, workdir, note)

@@ -40,8 +40,8 @@ def _ponder(sown: Any, batch: Batch) -> Metrics:
     """Returns sums over real positions of what adaptive recurrence took; nothing for other models.
 
     Returns:
-      `encoder_steps`, if there is an encoder, `decoder_steps`, and `cost`: steps and remainders of both
-      (Graves 2016, equation 14), of which only the latter has a gradient.
+      `encoder_steps` and `decoder_steps` of the stacks that there are, and `cost`: steps and remainders of
+      all (Graves 2016, equation 14), of which only the latter has a gradient.
     """
     if not sown:
         return {}
@@ -50,10 +50,10 @@ def _ponder(sown: Any, batch: Batch) -> Metrics:
         real = {"decoder": jnp.concatenate(list(real.values()), axis=1)}
     sums = {
         f"{stack}_{what}": jnp.sum(sown[stack][what][0] * real[stack])
-        for stack in real
+        for stack in sown
         for what in ("steps", "remainder")
     }
-    steps = {f"{stack}_steps": sums[f"{stack}_steps"] for stack in real}
+    steps = {f"{stack}_steps": sums[f"{stack}_steps"] for stack in sown}
     return {**steps, "cost": sum(sums.values(), jnp.zeros(()))}
 
 

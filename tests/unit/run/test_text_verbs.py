@@ -66,10 +66,10 @@ def test_translate_goes_on_with_each_line(run, tmp_path, capsys):
         (["evaluate", "--show", "3"], 2, "--show: a language model of text alone translates nothing"),
         (["evaluate", "--beam_size", "3"], 2, "--beam_size: a language model of text alone"),
         (["evaluate", "--split", "dev"], 2, "config.data.dev_target: the run has no dev set"),
-        (["attend", "ant"], 2, "this model is a decoder alone"),
-        (["explain"], 2, "is a decoder alone"),
+        (["attend", "ant"], 2, "kind is 'decoder_only', and this needs 'encoder_decoder'"),
+        (["explain"], 2, "kind is 'decoder_only'"),
         (["benchmark", "decode"], 2, "is a language model of text alone"),
-        (["export", "hf", "--to", "{test}.hf"], 4, "this is a decoder alone"),
+        (["export", "hf", "--to", "{test}.hf"], 2, "kind is 'decoder_only'"),
     ],
     ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else "",
 )

@@ -1,0 +1,94 @@
+"""Labels of lines and words against the NumPy reference; long lines, empty ones, neighbours, refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference import numpy_transformer as reference
+from reference import reference_cases as cases
+
+from transformer.config_mapping import from_config_dict
+from transformer.data.tokenizer import train_tokenizer
+from transformer.errors import ConfigError
+from transformer.inference.classifier import Classifier
+from transformer.inference.model_directory import LoadedModel
+from transformer.inference.scorer import Scorer
+from transformer.inference.translator import Translator
+from transformer.model.size import parameter_shapes
+from transformer.model.transformer import Transformer
+
+WORDS = ["ant", "bee", "cat", "dog", "eel", "fox"]
+LABELS = ("air", "earth", "sea")
+LINES = ["ant bee", "", "cat dog eel fox ant bee", "dog", "fox  cat "]
+
+
+def loaded(labels: str) -> LoadedModel:
+    sizes = dict(d_model=12, d_ff=10, num_heads=3, num_encoder_layers=1, max_length=5, kind="encoder_only")
+    config = from_config_dict(
+        {
+            "model": sizes,
+            "tokenizer": dict(model_type="word", vocab_size=4 + len(WORDS)),
+            "data": dict(labels=labels),
+            "run": dict(eval_lines=0, best_metric="accuracy"),
+        }
+    )
+    tokenizer = train_tokenizer(WORDS, [], config.tokenizer)
+    tokenizer = tokenizer.with_labels(LABELS if labels != "none" else ())
+    model = Transformer(config.model, tokenizer.source_vocab, tokenizer.target_vocab)
+    draw = np.random.default_rng(1)
+    params = jax.tree.map(
+        lambda x: jnp.asarray(draw.normal(0.3, 0.5, x.shape), x.dtype), parameter_shapes(model)
+    )
+    return LoadedModel(config, tokenizer, model, params, 0)
+
+
+def expected(made: LoadedModel, line: str) -> np.ndarray:
+    """Probabilities [S, labels] at each position of a line, end mark included."""
+    (ids,) = made.tokenizer.encode_source([line])
+    ones, places = np.ones(len(ids), int), np.arange(len(ids))
+    params = cases.flatten(made.params)
+    inputs = [x[None] for x in (np.array(ids), ones, places)]
+    logits_SC = reference.logits(params, made.config.model, *inputs, *inputs)[0]
+    p_SC = np.exp(logits_SC - logits_SC.max(axis=-1, keepdims=True))
+    return p_SC / p_SC.sum(axis=-1, keepdims=True)
+
+
+def probabilities(answers) -> np.ndarray:
+    return np.array([[dict(best)[label] for label in LABELS] for best in answers])
+
+
+def test_labels_of_lines():
+    made = loaded("line")
+    classifier = Classifier.of(made)
+    found = classifier.n_best(LINES, len(LABELS))
+    assert found[1] == [] and classifier.num_cut == 1
+    for i in (0, 3, 4):
+        np.testing.assert_allclose(probabilities(found[i]), expected(made, LINES[i])[-1:], atol=1e-5)
+        assert [p for _, p in found[i][0]] == sorted((p for _, p in found[i][0]), reverse=True)
+    parts = [expected(made, part)[-1] for part in ("cat dog eel fox", "ant bee")]  # five tokens at once
+    np.testing.assert_allclose(probabilities(found[2])[0], np.mean(parts, axis=0), atol=1e-5)
+    assert [[best[0] for best in line] for line in found] == classifier.classify(LINES)
+    for line, answers in zip(LINES, found, strict=True):
+        (alone,) = classifier.n_best([line], len(LABELS), batch_size=1)
+        np.testing.assert_allclose(probabilities(alone), probabilities(answers), atol=1e-6)
+
+
+def test_labels_of_words():
+    made = loaded("word")
+    found = Classifier.of(made).n_best(LINES, len(LABELS))
+    assert [len(line) for line in found] == [2, 0, 6, 1, 2]
+    np.testing.assert_allclose(probabilities(found[0]), expected(made, "ant bee")[:-1], atol=1e-5)
+    parts = [expected(made, part)[:-1] for part in ("cat dog eel fox", "ant bee")]
+    np.testing.assert_allclose(probabilities(found[2]), np.concatenate(parts), atol=1e-5)
+
+
+def test_what_is_refused():
+    classifier = Classifier.of(loaded("line"))
+    for count, size, message in ((4, 1, "there are 1 to 3 labels, got 4"), (1, 0, "at least 1, got 0")):
+        with pytest.raises(ConfigError, match=message):
+            classifier.n_best(LINES, count, size)
+    with pytest.raises(ConfigError, match="knows masked pieces and no labels"):
+        Classifier.of(loaded("none"))
+    for user in (Translator, Scorer):
+        with pytest.raises(ConfigError, match=r"kind is 'encoder_only', and this needs 'encoder_decoder'"):
+            user.of(loaded("line"))

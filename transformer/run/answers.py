@@ -1,0 +1,98 @@
+"""Scores of an encoder alone on a test set: how many labels are right, or how well it finds masked pieces."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from transformer.data.corpus import Split, open_corpora
+from transformer.data.encoded import encode_corpus
+from transformer.data.labels import names_of
+from transformer.errors import ConfigError, DataError
+from transformer.inference.classifier import Classifier
+from transformer.inference.model_directory import LoadedModel
+from transformer.io.progress import Progress
+from transformer.io.workdir import Workdir, write_json
+from transformer.run.classify import report_cut
+from transformer.run.dev import token_scores
+from transformer.run.prepare import describe
+from transformer.steps.train_step import eval_step
+
+_BLOCK = 2048  # lines that are sorted by length together
+
+
+def score_labels(
+    args: argparse.Namespace, loaded: LoadedModel, name: str, lines: Sequence[str], gold: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Labels the lines of a test set, prints how many labels are right, and returns (that, lines of labels).
+
+    Args:
+      args: of the verb: `json` is where the score goes, too.
+      loaded: a classifier.
+      name: of the set.
+      lines: its text.
+      gold: a line of labels for each; one that training had not is never found.
+
+    Raises:
+      DataError: if a line has not a label for each word.
+    """
+    classifier, progress, found = Classifier.of(loaded), Progress(None, time.monotonic), []
+    for first in range(0, len(lines), _BLOCK):
+        answers = classifier.classify(lines[first : first + _BLOCK])
+        found += [[answer.label for answer in line] for line in answers]
+        progress.show(f"classified {len(found):,} of {len(lines):,} lines")
+    progress.close()
+    report_cut(classifier, progress)
+    right = count = 0
+    for number, (labels, text) in enumerate(zip(found, gold, strict=True), 1):
+        names = names_of(text, classifier.labels) if text.strip() else []
+        if len(names) != len(labels):
+            what = "words" if classifier.labels == "word" else "lines that are not empty"
+            raise DataError(
+                f"{name}: line {number}: {len(names)} labels for {len(labels)} {what}; make them equal"
+            )
+        right, count = right + sum(map(str.__eq__, names, labels)), count + len(names)
+    if not count:
+        raise DataError(f"{name}: has no labels to score")
+    scores = {"accuracy": 100 * right / count, "labels": count, "lines": len(lines)}
+    print(f"{name}: {len(lines):,} lines")
+    print(f"accuracy {scores['accuracy']:.2f} %  ({right:,} of {count:,} labels)", flush=True)
+    if args.json:
+        write_json(Path(args.json), {"name": name, **scores})
+    return scores, [" ".join(labels) for labels in found]
+
+
+def score_masked(args: argparse.Namespace, loaded: LoadedModel) -> dict[str, dict[str, Any]]:
+    """Prints how well a model finds masked pieces of the run's own test or dev sets, and returns it by set.
+
+    Raises:
+      ConfigError: if there is no such set, or an option asks for something else.
+    """
+    for option in ("source", "reference", "output"):
+        if getattr(args, option):
+            raise ConfigError(
+                f"--{option}: a masked language model is scored on its run's own sets; leave it out"
+            )
+    split: Split = args.split
+    workdir, config, results = Workdir(args.model), loaded.config, {}
+    step = partial(jax.jit(partial(eval_step, model=loaded.model, config=config)), loaded.params)
+    progress = Progress(None, time.monotonic)
+    corpora = open_corpora(config.data, split, workdir.data)
+    if not corpora:
+        raise ConfigError(f"config.data.{split}_source: the run has no {split} set")
+    for i, corpus in enumerate(corpora):
+        encoded = encode_corpus(corpus, loaded.tokenizer, config, workdir.data / f"{split}-{i}")
+        progress.note(describe(split, corpus.name, encoded.counts))
+        scores: dict[str, Any] = token_scores(step, [encoded], loaded.tokenizer, config)
+        if not scores:
+            raise DataError(f"{corpus.name}: has no pieces to mask")
+        results[corpus.name] = scores
+        told = "  ".join(f"{key} {value:.4f}" for key, value in scores.items())
+        print(f"{corpus.name}: {len(encoded):,} lines\n{told}", flush=True)
+        if args.json:
+            write_json(Path(args.json), {"name": corpus.name, **scores})
+    return results

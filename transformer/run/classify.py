@@ -1,0 +1,71 @@
+"""`transformer classify`: labels for lines of text, or for their words."""
+
+import argparse
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from transformer.errors import ConfigError
+from transformer.io.progress import Progress
+from transformer.io.text import line_writer, stream_blocks
+
+if TYPE_CHECKING:
+    from transformer.inference.classifier import Classifier
+
+_BLOCK = 2048  # lines that are sorted by length together
+
+
+def add_classify(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    """Adds the verb `classify`; returns its parser, which still lacks the options of the model."""
+    p = verbs.add_parser(
+        "classify",
+        help="labels for lines of text, or for their words",
+        description="Reads lines from standard input and writes for each its label, a tab and the label's "
+        "probability; or, if the model labels words, the labels of all its words, a tab and their "
+        "probabilities, separated by spaces. An empty line stays empty.",
+    )
+    p.add_argument("--input", metavar="FILE", help="text; default: standard input")
+    p.add_argument("--output", metavar="FILE", help="default: standard output")
+    p.add_argument("--n_best", type=int, default=1, metavar="N", help="of a line: its N likeliest labels")
+    p.add_argument("--batch_size", type=int, default=64, metavar="N", help="lines read together")
+    return p
+
+
+def classify(args: argparse.Namespace) -> None:
+    """Does what the arguments of the verb say.
+
+    Raises:
+      UserError: if the model, a file or an option cannot be used.
+    """
+    from transformer.inference.classifier import Classifier
+
+    classifier = Classifier.load(args.model, args.checkpoint)
+    if args.n_best != 1 and classifier.labels == "word":
+        raise ConfigError("--n_best: this model labels words, each of which has one; leave it out")
+    progress, start, done = Progress(None, time.monotonic), time.monotonic(), 0
+    with line_writer(args.output) as write:
+        for block in stream_blocks(args.input, _BLOCK):
+            answers = classifier.n_best(block, args.n_best, args.batch_size)
+            if classifier.labels == "word":  # all labels, then all probabilities
+                rows = (zip(*(best[0] for best in line), strict=True) for line in answers)
+                cells = [[" ".join(_texts(column)) for column in row] for row in rows]
+            else:
+                cells = [list(_texts(x for best in line for pair in best for x in pair)) for line in answers]
+            write(["\t".join(row) for row in cells])
+            done += len(block)
+            progress.show(f"classified {done:,} lines  {done / (time.monotonic() - start):,.1f} lines/s")
+    progress.close()
+    report_cut(classifier, progress)
+
+
+def report_cut(classifier: "Classifier", progress: Progress) -> None:
+    """Warns of the lines that had to be read in parts, if there were any."""
+    if classifier.num_cut:
+        progress.note(
+            f"warning: {classifier.num_cut:,} lines were longer than the model was trained for "
+            f"(model.max_length {classifier.max_length} tokens); they were read in parts, cut between words"
+        )
+
+
+def _texts(cells: Iterable[str | float]) -> Iterator[str]:
+    return (cell if isinstance(cell, str) else f"{cell:.4f}" for cell in cells)
