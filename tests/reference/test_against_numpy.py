@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import numpy_loss
 import numpy_transformer as reference
 import pytest
 import reference_cases as cases
@@ -92,9 +93,9 @@ def case(request: pytest.FixtureRequest) -> Case:
     )
 
 
-def reference_loss(case: Case, params: reference.Params, smoothing: float = SMOOTHING) -> float:
+def reference_loss(case: Case, params: numpy_loss.Params, smoothing: float = SMOOTHING) -> float:
     logits_BTV = reference.logits(params, case.config, *case.inputs)
-    return reference.loss_sum(logits_BTV, case.labels, case.real, smoothing)
+    return numpy_loss.loss_sum(logits_BTV, case.labels, case.real, smoothing)
 
 
 def test_logits(case: Case) -> None:
@@ -111,7 +112,7 @@ def test_log_probs_of_labels(case: Case) -> None:
     logits_BTV = reference.logits(case.params, case.config, *case.inputs)
     for b, t in np.argwhere(case.real):
         label = int(case.labels[b, t])
-        expected = -reference.token_loss(logits_BTV[b, t], label, smoothing=0.0)
+        expected = -numpy_loss.token_loss(logits_BTV[b, t], label, smoothing=0.0)
         assert case.log_probs[b, t] == pytest.approx(expected, abs=1e-5)
         assert case.correct[b, t] == (logits_BTV[b, t].argmax() == label)
 
@@ -122,7 +123,7 @@ def test_gradients(case: Case) -> None:
     for path, gradient in case.gradient.items():
         largest = np.eye(1, gradient.size, int(np.abs(gradient).argmax())).reshape(gradient.shape)
         for direction in (largest, rng.choice([-1.0, 1.0], gradient.shape)):
-            expected = reference.slope(lambda p: reference_loss(case, p), case.params, path, direction)
+            expected = numpy_loss.slope(lambda p: reference_loss(case, p), case.params, path, direction)
             # The sum of many entries may cancel: their rounding does not.
             atol = 1e-5 * max(1.0, np.abs(gradient * direction).sum())
             found = (gradient * direction).sum()

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import numpy_loss
 import numpy_transformer as reference
 import pytest
 import reference_cases as cases
@@ -29,7 +30,7 @@ def batch(model):
     return Batch(src, src_seg, src_pos, labels * (tgt_seg > 0), tgt_seg, tgt_pos)
 
 
-def taken(params: reference.Params, model: Any, batch: Batch, monkeypatch: Any) -> dict[str, float]:
+def taken(params: numpy_loss.Params, model: Any, batch: Batch, monkeypatch: Any) -> dict[str, float]:
     """Returns the reference's steps and remainders, summed over real positions by stack."""
     sums = dict.fromkeys(("encoder", "decoder", "remainder"), 0.0)
     run, segments = reference.run_layers, [*batch.src_seg_BS, *batch.tgt_seg_BT]
@@ -78,7 +79,7 @@ def test_steps_and_their_cost(model, batch, monkeypatch):
     assert dear - free == pytest.approx(WEIGHT * sum(expected.values()) / tokens, rel=1e-5)
     for path in ("encoder/halting/kernel", "decoder/halting/bias"):
         direction = np.ones_like(with_cost[path])
-        slope = reference.slope(
+        slope = numpy_loss.slope(
             lambda p: WEIGHT * taken(p, model, batch, monkeypatch)["remainder"] / tokens,
             cases.flatten(params),
             path,
