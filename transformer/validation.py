@@ -139,15 +139,8 @@ def _together(config: Config) -> Iterator[str]:
 
 def _pairs(config: Config) -> Iterator[str]:
     """Yields what models of sources and targets cannot do with their data."""
-    data = config.data
-    if data.labels != "none":
-        yield f"data.labels: '{data.labels}' is for classifiers; set config.model.kind=encoder_only"
-    for split in ("train", "dev", "test"):
-        if data.kind == "text" and getattr(data, f"{split}_source") and not getattr(data, f"{split}_target"):
-            yield (
-                f"data.{split}_source names {len(getattr(data, f'{split}_source'))} files but "
-                f"config.data.{split}_target 0; give as many of one as of the other, in the same order"
-            )
+    if config.data.labels != "none":
+        yield f"data.labels: '{config.data.labels}' is for classifiers; set config.model.kind=encoder_only"
 
 
 def _encoder_only(config: Config) -> Iterator[str]:
