@@ -91,6 +91,8 @@ def _together(config: Config) -> Iterator[str]:
     yield from _heads_and_positions(model)
     if model.kind != "decoder_only":
         yield from _encoder(config.model)
+    if model.kind != "encoder_only" and data.labels != "none":
+        yield f"data.labels: '{data.labels}' is for classifiers; set config.model.kind=encoder_only"
     yield from {"encoder_decoder": _pairs, "decoder_only": _decoder_only, "encoder_only": _encoder_only}[
         model.kind
     ](config)
@@ -199,18 +201,9 @@ def _lines(config: Config) -> Iterator[str]:
 
 
 def _pairs(config: Config) -> Iterator[str]:
-    """Yields what models of sources and targets cannot do with their data."""
-    data = config.data
-    if not data.has_sources:
+    """Yields what an encoder and a decoder cannot do with their data."""
+    if not config.data.has_sources:
         yield "data.kind: 'lines' have no source to encode; set config.model.kind=decoder_only"
-    if data.labels != "none":
-        yield f"data.labels: '{data.labels}' is for classifiers; set config.model.kind=encoder_only"
-    for split in ("train", "dev", "test"):
-        if data.kind == "text" and getattr(data, f"{split}_source") and not getattr(data, f"{split}_target"):
-            yield (
-                f"data.{split}_source names {len(getattr(data, f'{split}_source'))} files but "
-                f"config.data.{split}_target 0; give as many of one as of the other, in the same order"
-            )
 
 
 def _encoder_only(config: Config) -> Iterator[str]:

@@ -62,7 +62,7 @@ class Corpus:
         return self.pairs.facts()
 
 
-def open_corpora(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
+def open_corpora(data: DataConfig, split: Split, cache_dir: Path, alone: bool = False) -> list[Corpus]:
     """Opens the corpora of a split.
 
     Without a dev set, `holdout_lines` pairs are taken out of train to be one. Which ones depends on
@@ -72,6 +72,7 @@ def open_corpora(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus
       data: what to read.
       split: which part of it.
       cache_dir: folder for what is known of the files, and for unpacked ones.
+      alone: text has no targets; its sources are both sides.
 
     Returns:
       The corpora in the order of the configuration; none if dev or test is not given.
@@ -88,7 +89,8 @@ def open_corpora(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus
         keys = {"tsv": "train_tsv", "tfds": "tfds_splits", "lines": "train_target"}
         key = keys.get(data.kind, "train_source")
         raise ConfigError(f"config.data.{key}: no training data is named; set it, or config.data.kind=cldr")
-    corpora = _OPENERS[data.kind](data, wanted, cache_dir)
+    opener = _open_alone if alone and data.kind == "text" else _OPENERS[data.kind]
+    corpora = opener(data, wanted, cache_dir)
     return _hold_out(corpora, data.holdout_lines, keep_train=split == "train") if held_out else corpora
 
 
@@ -155,12 +157,6 @@ def _line_file(data: DataConfig, given: str, cache_dir: Path) -> LineFile:
 def _open_text(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
     sources, targets = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
     skip = data.invalid_utf8 == "skip"
-    if not targets:
-        alone = [(_line_file(data, name, cache_dir), name) for name in sources]
-        return [
-            Corpus(name, LonePairs(file, name, skip_undecodable=skip), weight)
-            for (file, name), weight in zip(alone, _weights(data, split), strict=True)
-        ]
     if len(sources) != len(targets):
         raise ConfigError(
             f"config.data.{split}_source names {len(sources)} files but config.data.{split}_target "
@@ -171,6 +167,14 @@ def _open_text(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
         files = _line_file(data, given[0], cache_dir), _line_file(data, given[1], cache_dir)
         corpora.append(Corpus("|".join(given), TextPairs(files, given, skip_undecodable=skip), weight))
     return corpora
+
+
+def _open_alone(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
+    skip, sources = data.invalid_utf8 == "skip", getattr(data, f"{split}_source")
+    return [
+        Corpus(name, LonePairs(_line_file(data, name, cache_dir), name, skip_undecodable=skip), weight)
+        for name, weight in zip(sources, _weights(data, split), strict=True)
+    ]
 
 
 def _open_trees(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:

@@ -81,7 +81,7 @@ def score_masked(args: argparse.Namespace, loaded: LoadedModel) -> dict[str, dic
     workdir, config, results = Workdir(args.model), loaded.config, {}
     step = partial(jax.jit(partial(eval_step, model=loaded.model, config=config)), loaded.params)
     progress = Progress(None, time.monotonic)
-    corpora = open_corpora(config.data, split, workdir.data)
+    corpora = open_corpora(config.data, split, workdir.data, alone=True)
     if not corpora:
         raise ConfigError(f"config.data.{split}_source: the run has no {split} set")
     for i, corpus in enumerate(corpora):

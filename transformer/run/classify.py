@@ -27,7 +27,7 @@ def add_classify(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     p.add_argument("--input", metavar="FILE", help="text; default: standard input")
     p.add_argument("--output", metavar="FILE", help="default: standard output")
     p.add_argument("--n_best", type=int, default=1, metavar="N", help="of a line: its N likeliest labels")
-    p.add_argument("--batch_size", type=int, default=64, metavar="N", help="lines read together")
+    p.add_argument("--batch_size", type=int, metavar="N", help="lines read together")
     return p
 
 
@@ -42,10 +42,11 @@ def classify(args: argparse.Namespace) -> None:
     classifier = Classifier.load(args.model, args.checkpoint)
     if args.n_best != 1 and classifier.labels == "word":
         raise ConfigError("--n_best: this model labels words, each of which has one; leave it out")
+    options = {} if args.batch_size is None else {"batch_size": args.batch_size}
     progress, start, done = Progress(None, time.monotonic), time.monotonic(), 0
     with line_writer(args.output) as write:
         for block in stream_blocks(args.input, _BLOCK):
-            answers = classifier.n_best(block, args.n_best, args.batch_size)
+            answers = classifier.n_best(block, args.n_best, **options)
             if classifier.labels == "word":  # all labels, then all probabilities
                 rows = (zip(*(best[0] for best in line), strict=True) for line in answers)
                 cells = [[" ".join(_texts(column)) for column in row] for row in rows]

@@ -44,8 +44,8 @@ def prepare_data(config: Config, workdir: Workdir, note: Note) -> PreparedData:
       DataError: if a file is missing, damaged or changed since the run began, if the tokenizer is
         damaged or of another size, or if no pair is left to train on.
     """
-    train = open_corpora(config.data, "train", workdir.data)
-    dev = open_corpora(config.data, "dev", workdir.data)
+    train = open_corpora(config.data, "train", workdir.data, config.is_masked)
+    dev = open_corpora(config.data, "dev", workdir.data, config.is_masked)
     _check_files(workdir, train, dev)
     tokenizer, is_new = _tokenizer(config, workdir, train, note), not Tokenizer.exists(workdir.tokenizer)
     if is_new or bool(tokenizer.labels) != (config.data.labels != "none"):

@@ -143,6 +143,7 @@ def test_what_makes_no_sense_is_refused_in_a_line(changes, message):
     assert f"config.{message}" in str(refusal.value)
 
 
-def test_sources_without_targets_are_no_pairs():
+def test_sources_without_targets_are_no_pairs(tmp_path):
+    config = make_config(tmp_path / "d", "none")
     with pytest.raises(ConfigError, match=r"train_source names 1 files but config\.data\.train_target 0"):
-        from_config_dict({"data": {"train_source": ("a",)}})
+        open_corpora(config.data, "train", tmp_path / "cache")
