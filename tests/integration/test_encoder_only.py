@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from tiny_run import SETTINGS, changed, compiled_once, lines_of, quickly_compiled, read_arrays, write_recipe
+from tiny_run import SETTINGS, changed, compiled_once, lines_of, read_arrays, write_recipe
 
 from transformer import cli
 from transformer.io.metrics_file import read_metrics

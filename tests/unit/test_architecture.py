@@ -43,7 +43,7 @@ WALLS = {
     "array_record": ["transformer.data.tfds_source"],
     "babel": ["transformer.data"],
     "ctranslate2": ["transformer.exchange.export_ctranslate2"],
-    "flax": ["transformer.model", "transformer.questions.subject"],  # which looks into layers
+    "flax": ["transformer.model"],
     "grain": ["transformer.data.pipeline"],
     "huggingface_hub": ["transformer.exchange.hub"],
     "matplotlib": ["transformer.run.pictures"],

@@ -59,7 +59,10 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """What both kinds of layer share: the residual connection around a sub-layer."""
+    """What both kinds of layer share: the residual connection around a sub-layer.
+
+    What a layer reads is sown as intermediate "input", as attention sows its weights.
+    """
 
     config: ModelConfig
 
@@ -101,6 +104,7 @@ class EncoderLayer(Layer):
         def attend(y: jax.Array) -> jax.Array:
             return self.self_attention(y, y, mask, bias, deterministic, pos_BS)
 
+        self.sow("intermediates", "input", x_BSD)
         return self._sublayers(x_BSD, attend, deterministic)
 
     def _sublayers(
@@ -174,6 +178,7 @@ class DecoderLayer(Layer):
         def read_source(y: jax.Array) -> jax.Array:
             return self.cross_attention(y, encoded_BSD, cross_mask_B1TS, deterministic=deterministic)
 
+        self.sow("intermediates", "input", x_BTD)
         return self._sublayers(x_BTD, attend, read_source, deterministic)
 
     def source_keys(self, encoded_BSD: jax.Array) -> KeysValues:

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from transformer.config import Config
 from transformer.data.batch import Batch, pack_rows
@@ -156,17 +155,10 @@ def silenced(params: Any, sublayers: str) -> Any:
 def _activations(params: Any, batch: Batch, model: Transformer) -> dict[str, jax.Array]:
     tgt_in_BT = shift_right(batch.tgt_BT, batch.tgt_pos_BT, model.start_id)
     inputs = *batch[:3], tgt_in_BT, batch.tgt_seg_BT, batch.tgt_pos_BT
-    with nn.intercept_methods(_with_input):
-        _, captured = model.apply(
-            {"params": params}, *inputs, mutable="intermediates", capture_intermediates=_is_captured
-        )
+    _, captured = model.apply(
+        {"params": params}, *inputs, mutable="intermediates", capture_intermediates=_is_captured
+    )
     return {_place(path): x for path, x in by_path(captured["intermediates"]).items()}
-
-
-def _with_input(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-    if isinstance(context.module, Layer) and context.method_name == "__call__":
-        context.module.sow("intermediates", "input", args[0])
-    return call(*args, **kwargs)
 
 
 def _is_captured(module: Any, method: str) -> bool:
