@@ -42,6 +42,7 @@ PARAM_AXES: tuple[tuple[str, str], ...] = (
     (r"(key|value)/bias$", "GK"),
     (r"attention/score$", "H__"),
     (r"distance_(key|value)$", "_HK"),
+    (r"compress_(key|value)$", "_GK_"),
     (r"out/kernel$", "HKD"),
     (r"wi(_linear)?/kernel$", "DF"),
     (r"wi(_linear)?/bias$", "F"),

@@ -26,7 +26,8 @@ Positions = Literal[
     "rotary",
     "none",
 ]
-Attention = Literal["full", "window", "block"]  # see model/local.py
+# See model/local.py and model/compressed.py. The last two are the encoder's, the decoder's is full.
+Attention = Literal["full", "window", "block", "compressed", "alternating"]
 AttentionScore = Literal["dot_product", "general", "additive"]  # see model/scoring.py
 # Those of Hugging Face by the value of its early_stopping: False, True, "never".
 SearchRules = Literal["paper", "huggingface", "huggingface_early", "huggingface_never"]
@@ -85,11 +86,14 @@ class ModelConfig:
     tied_embeddings: Literal["all", "target", "inputs", "none"] = "all"  # which tables are one (3.4)
     scale_embeddings: bool = True  # times sqrt(d_model) (3.4)
     attention_score: AttentionScore = "dot_product"
-    attention: Attention = (
-        "full"  # of self-attention; the others see what is near, in memory linear in length
-    )
+    # Of self-attention. window, block: what is near; compressed: all, several positions as one key;
+    # alternating: the encoder's layers 1, 3, ... are window, the others compressed (Liu et al. 2018).
+    attention: Attention = "full"
+    compression: int = 3  # compressed: positions that become one key and value
     attention_radius: int = 64  # window: farthest distance seen; block: size of a block, two seen around it
-    global_tokens: int = 0  # not full: first source tokens, which see all and are seen by all of the source
+    global_tokens: int = (
+        0  # window, block: first source tokens, which see all and are seen by all of the source
+    )
     scale_queries: bool = True  # scores over sqrt(head size) (equation 1); additive ones never are
     scale_logits: bool = False  # over sqrt(d_model) (T5 with a tied output)
     logits_bias: bool = False  # one number a target piece (Marian, BART)
@@ -100,7 +104,16 @@ class ModelConfig:
     # Recompute each layer in the backward pass: less memory, more time. On a CPU only with scan_layers: of
     # layers apart XLA merges the second computation with the first one.
     remat: bool = False
+    # Positions whose hidden vectors in feed-forward networks, and whose scores with compressed keys, exist at
+    # one time; they are computed again in the backward pass. 0: all.
+    chunk_length: int = 0
     scan_layers: bool = False  # one compiled layer looped over: compiles faster, runs a little slower
+
+    def of_layer(self, depth: int) -> "ModelConfig":
+        """Returns the configuration of an encoder layer, counted from 0, where layers differ."""
+        if self.attention != "alternating":
+            return self
+        return dataclasses.replace(self, attention="compressed" if depth % 2 else "window")
 
     @property
     def kv_heads(self) -> int:

@@ -26,6 +26,7 @@ _POSITIVE = (
     "model.max_length",
     "model.norm_epsilon",
     "model.attention_radius",
+    "model.compression",
     "model.relative_buckets",
     "model.relative_max_distance",
     "tokenizer.vocab_size",
@@ -171,19 +172,28 @@ def _heads_and_positions(model: ModelConfig) -> Iterator[str]:
 
 
 def _local(config: Config) -> Iterator[str]:
-    """Yields what attention to what is near does not go together with."""
+    """Yields what attention to what is near, or to compressed keys, does not go together with."""
     model = config.model
-    if model.attention == "full" and model.global_tokens:
+    near, squeezed = model.attention in ("window", "block"), model.attention in ("compressed", "alternating")
+    if not near and model.global_tokens:
         yield (
-            "model.global_tokens: where model.attention is 'full' all tokens see all, not "
+            f"model.global_tokens: where model.attention is '{model.attention}' tokens see all already, not "
             f"{model.global_tokens} alone; set it to 0, or attention to 'window' or 'block'"
         )
-    elif config.data.packing and (model.attention == "block" or model.global_tokens):
-        key = "global_tokens" if model.global_tokens else "attention: 'block'"
+    elif config.data.packing and (model.attention == "block" or squeezed or model.global_tokens):
+        key = "global_tokens" if model.global_tokens else f"attention: '{model.attention}'"
         yield (
             f"model.{key}: places are counted from the beginning of a row, which must be that of a sentence; "
             "set config.data.packing=false"
         )
+    if squeezed and model.positions in ("relative", "shaw", "alibi", "rotary"):
+        yield (
+            f"model.positions: '{model.positions}' are distances, and compressed keys are at several places "
+            "at once; choose sinusoidal or learned ones"
+        )
+    if model.attention == "alternating" and (model.scan_layers or model.recurrence != "none"):
+        key = "scan_layers" if model.scan_layers else "recurrence"
+        yield f"model.{key}: layers that alternate are not one; leave it out, or set attention='compressed'"
 
 
 def _lora(config: Config) -> Iterator[str]:

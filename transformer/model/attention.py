@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from transformer.config import ModelConfig
-from transformer.model import local, positions, scoring
+from transformer.model import compressed, local, positions, scoring
+from transformer.model.chunks import in_chunks
 from transformer.model.dropout import Dropout
 from transformer.model.projection import Projection, project
 
@@ -112,6 +113,14 @@ class MultiHeadAttention(nn.Module):
         self.key = Projection("D->GK", c.attention_bias, c)
         self.value = Projection("D->GK", c.attention_bias, c)
         self.out = Projection("HK->D", c.attention_bias, c)
+        self.compresses = c.attention == "compressed" and self.causal is False
+        if self.compresses:
+            init = nn.initializers.variance_scaling(
+                1.0, "fan_avg", "uniform", in_axis=(0, 2), out_axis=3, batch_axis=1
+            )
+            kernel = init, (c.compression, c.kv_heads, c.key_size, c.key_size), jnp.dtype(c.param_dtype)
+            self.compress_key = self.param("compress_key", *kernel)
+            self.compress_value = self.param("compress_value", *kernel)
         if c.attention_score != "dot_product":
             last = c.key_size if c.attention_score == "general" else 1
             init = nn.initializers.variance_scaling(
@@ -141,7 +150,8 @@ class MultiHeadAttention(nn.Module):
 
         Args:
           x_BTD, memory_BSD: what asks and what is read.
-          mask, bias: see `exponentials`; of local attention they are in `local.Parts`.
+          mask, bias: see `exponentials`; of local attention they are in `local.Parts`, and of compressed
+            attention the mask is seg_BT.
           deterministic: without dropout.
         """
         if memory_BSD is x_BTD:
@@ -150,6 +160,8 @@ class MultiHeadAttention(nn.Module):
             q_BTHK, k_BSGK = self._placed(jnp.arange(x_BTD.shape[1]), q_BTHK, k_BSGK)
         else:
             (k_BSGK, v_BSGK), q_BTHK = project(memory_BSD, self.key, self.value), self.query(x_BTD)
+        if self.compresses:
+            return self.out(self._read_compressed(q_BTHK, k_BSGK, v_BSGK, mask, deterministic))
         q_BHTK, k_BGSK, v_BGSK = (x.swapaxes(1, 2) for x in (q_BTHK, k_BSGK, v_BSGK))
         if self.config.attention_implementation == "cudnn" and not self.is_initializing():
             y_BHTK = fused_attention(self._asked(q_BHTK), k_BGSK, v_BGSK, mask, self._scale)
@@ -169,6 +181,33 @@ class MultiHeadAttention(nn.Module):
             whole = weights if self.reach is None else self.reach.weights(weights, y_BHTK.shape[2])
             self.sow("intermediates", "weights", whole)
         return self.out(y_BHTK.swapaxes(1, 2))
+
+    def _read_compressed(
+        self,
+        q_BTHK: jax.Array,
+        k_BSGK: jax.Array,
+        v_BSGK: jax.Array,
+        seg_BS: jax.Array,
+        deterministic: bool,
+    ) -> jax.Array:
+        """Returns y_BTHK of queries that see the compressed keys of their own sentence, a few at a time."""
+        size, length = self.config.compression, seg_BS.shape[1]
+        kernels = (self.compress_key, k_BSGK), (self.compress_value, v_BSGK)
+        k_BGSK, v_BGSK = (
+            compressed.squeeze(x, kernel.astype(x.dtype), seg_BS).swapaxes(1, 2) for kernel, x in kernels
+        )
+
+        def read(self: "MultiHeadAttention", q_BTHK: jax.Array, seg_BT: jax.Array) -> jax.Array:
+            mask_B1TS = compressed.mask(seg_BT, seg_BS, size)
+            scores_BHTS = self._scores(q_BTHK.swapaxes(1, 2), k_BGSK, "BGSK", None)
+            y_BHTK, weights_BHTS = self._read(scores_BHTS, v_BGSK, mask_B1TS, None, None, deterministic)
+            if self.is_mutable_collection("intermediates"):
+                self.sow("intermediates", "weights", compressed.spread(weights_BHTS, size, length))
+            # A sentence inside of what is another's key has none.
+            return jnp.where(mask_B1TS.any(axis=-1, keepdims=True), y_BHTK, 0).swapaxes(1, 2)
+
+        whole = self.is_mutable_collection("intermediates")  # weights are wanted, of all queries
+        return in_chunks(self, read, (q_BTHK, seg_BS), 0 if whole else self.config.chunk_length)
 
     def remember(self, memory_BSD: jax.Array) -> KeysValues:
         """Returns the keys and values that `recall` attends to."""

@@ -9,6 +9,7 @@ from flax import linen as nn
 from transformer.axes import shard
 from transformer.config import ModelConfig
 from transformer.model.attention import KeysValues, MultiHeadAttention
+from transformer.model.chunks import in_chunks
 from transformer.model.dropout import Dropout
 from transformer.model.local import Parts
 from transformer.model.norms import Norm
@@ -45,8 +46,17 @@ class FeedForward(nn.Module):
 
     config: ModelConfig
 
-    @nn.compact
     def __call__(self, x_BTD: jax.Array, deterministic: bool = True) -> jax.Array:
+        """Returns y_BTD; the hidden vectors [B, T, F] exist for `chunk_length` positions at a time."""
+
+        def run(self: "FeedForward", x_BTD: jax.Array) -> jax.Array:
+            return self.whole(x_BTD, deterministic)
+
+        return in_chunks(self, run, (x_BTD,), self.config.chunk_length)
+
+    @nn.compact
+    def whole(self, x_BTD: jax.Array, deterministic: bool) -> jax.Array:
+        """Returns y_BTD of all positions at once."""
         c = self.config
         names = ("wi", "wi_linear") if c.gated_feed_forward else ("wi",)
         inner = [Projection("D->F", c.feed_forward_bias, c, name=name) for name in names]

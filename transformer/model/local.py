@@ -94,7 +94,13 @@ class Reach:
         return Parts(jnp.concatenate([first_NTS, near_NTS], axis=-1), (place_T - place_T[:n, None])[None])
 
     def read(
-        self, read: Reading, q_BHTK: jax.Array, k_BGTK: jax.Array, v_BGTK: jax.Array, mask: Parts, bias: Parts
+        self,
+        read: Reading,
+        q_BHTK: jax.Array,
+        k_BGTK: jax.Array,
+        v_BGTK: jax.Array,
+        mask: Parts,
+        bias: Parts | None,
     ) -> tuple[jax.Array, Parts]:
         """Returns (y_BHTK, weights) of queries that see what is within reach.
 
@@ -102,9 +108,10 @@ class Reach:
           read: what attends: queries, keys, values, mask, bias -> (y_BHTK, weights_BHTS).
           q_BHTK, k_BGTK, v_BGTK: of whole rows.
           mask: from `mask`.
-          bias: of the distances in `distance`.
+          bias: of the distances in `distance`, or None.
         """
         (B, _, T, _), n = q_BHTK.shape, min(self.first, q_BHTK.shape[2])
+        bias = bias or Parts(None)
         if bias.near is not None and bias.near.shape[0] > 1:
             bias = bias._replace(near=jnp.tile(bias.near, (B, 1, 1, 1)))
         around = self.around(k_BGTK), self.around(v_BGTK)
@@ -177,8 +184,8 @@ class Reach:
 
 
 def reach(config: ModelConfig, causal: bool) -> Reach | None:
-    """Returns the reach of a stack's self-attention; None: all of the row."""
-    if config.attention == "full":
+    """Returns the reach of self-attention; None: all of the row."""
+    if config.attention not in ("window", "block"):
         return None
     first = 0 if causal else config.global_tokens
     return Reach(config.attention == "window", config.attention_radius, causal, first)

@@ -20,18 +20,21 @@ ADAFACTOR_MIN_SIZE = 128  # smallest second-largest axis whose second moments ar
 def parameter_shapes(model: Transformer) -> Any:
     """Returns the parameter tree as `jax.ShapeDtypeStruct`s.
 
-    Layers of a stack are alike: one of each is traced, which takes 0.1 s however many there are.
+    Layers of a stack are alike, or every second one: one of each is traced, which takes 0.1 s however many
+    there are.
     """
     c = model.config
     stacked = c.scan_layers or c.recurrence != "none"
     depths = {} if stacked else {"encoder": c.num_encoder_layers, "decoder": c.num_decoder_layers}
     if depths:
-        c = dataclasses.replace(c, num_encoder_layers=1, num_decoder_layers=1)
+        kinds = min(2, c.num_encoder_layers) if c.attention == "alternating" else 1
+        c = dataclasses.replace(c, num_encoder_layers=kinds, num_decoder_layers=1)
     model = Transformer(c, model.source_vocab, model.target_vocab)
     ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), *(ids,) * 6)["params"]
     for stack, depth in depths.items():
-        shapes[stack] |= {f"layer_{i}": shapes[stack]["layer_0"] for i in range(1, depth)}
+        traced = [shapes[stack][f"layer_{i}"] for i in range(kinds if stack == "encoder" else 1)]
+        shapes[stack] |= {f"layer_{i}": traced[i % len(traced)] for i in range(len(traced), depth)}
         if "relative_bias" in shapes[stack] and not c.relative_shared:
             one = shapes[stack]["relative_bias"]
             shapes[stack]["relative_bias"] = one.update(shape=(depth, *one.shape[1:]))
@@ -67,7 +70,8 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
 
     with 6 for the 4 before D F if the network is gated, and 2 A K more for each query if scores are
     general (K the size of a head); additive scores count as products of the same size. For S^2 and T^2 local
-    attention has `Reach.scored`. Vectors of X distances (`positions` "shaw") are 4 X A more for each query of
+    attention has `Reach.scored`, and compressed attention S^2 over `compression` for S^2, and 4 A' K more for
+    each key. Vectors of X distances (`positions` "shaw") are 4 X A more for each query of
     self-attention. The result is three times their sum, over T. Recomputation (`remat`) is not counted.
 
     Args:
@@ -84,17 +88,31 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
     )  # and what becomes of its mixture
     key = 4 * D * A_kv  # and value
     own_S, own_T = _scored(c, False, S), _scored(c, True, T)
+    kinds = [c.of_layer(depth).attention for depth in range(c.num_encoder_layers)]
+    squeezing = S * 4 * A_kv * K * kinds.count("compressed")
     if c.positions == "shaw":  # as if so many more keys were there
         own_S, own_T = own_S + S * _distances(c), own_T + T * _distances(c)
     encoder_layer = S * (query + key) + 4 * own_S * A + 4 * S * D * F
     decoder_layer = T * (query + key) + 4 * own_T * A + 4 * T * D * F + T * query + S * key + 4 * T * S * A
     forward = c.num_encoder_layers * encoder_layer + c.num_decoder_layers * decoder_layer + 2 * T * D * V
+    forward += squeezing
     return 3 * forward / T
 
 
-def _scored(config: ModelConfig, causal: bool, length: float) -> float:
-    """Returns the pairs of positions that self-attention computes a score for, in a row."""
-    near = reach(config, causal)
+def _scored(config: ModelConfig, causal: bool, length: float, without: str = "") -> float:
+    """Returns the pairs of positions that self-attention computes a score for in a row, in a mean layer.
+
+    Layers whose attention is `without` count as none.
+    """
+    layers = [config] if causal else [config.of_layer(depth) for depth in range(config.num_encoder_layers)]
+    counted = [layer for layer in layers if layer.attention != without]
+    return sum(_scored_in(layer, causal, length) for layer in counted) / len(layers)
+
+
+def _scored_in(layer: ModelConfig, causal: bool, length: float) -> float:
+    if layer.attention == "compressed" and not causal:
+        return length * -(-length // layer.compression)
+    near = reach(layer, causal)
     return length**2 if near is None else near.scored(length)
 
 
@@ -158,16 +176,21 @@ def _activations(model: Transformer, rows: int, row_length: int, loss_chunk: int
 
     Per position, an attention keeps queries, keys, values, their mixture twice, in the order of heads and
     in that of positions (3 A + 2 A', A' that of the heads of keys), the sum before the norm and the
-    normed sum (2 D), and exponentials (H S, fewer if local); a feed-forward network keeps a hidden
-    vector, two if the activation is not relu, two more if gated, the sum and the normed sum (F + 2 D).
-    With `remat` a layer keeps its input, and one layer at a time is whole. The loss keeps the gradients
-    of its inputs, and three arrays of a chunk's logits.
+    normed sum (2 D), and exponentials (H S, fewer if local or compressed); a feed-forward network keeps a
+    hidden vector, two if the activation is not relu, two more if gated, the sum and the normed sum (F + 2 D).
+    With `chunk_length` neither hidden vectors nor exponentials of compressed keys are kept. With `remat` a
+    layer keeps its input, and one layer at a time is whole. The loss keeps the gradients of its inputs, and
+    three arrays of a chunk's logits.
     """
     c = model.config
     D, H = c.d_model, c.num_heads
-    own_S, own_T = (_scored(c, causal, row_length) / row_length for causal in (False, True))
+    without = "compressed" if c.chunk_length else ""
+    own_S, own_T = (
+        _scored(c, False, row_length, without) / row_length,
+        _scored(c, True, row_length) / row_length,
+    )
     A = (3 * c.num_heads + 2 * c.kv_heads) * c.key_size
-    hidden = c.d_ff * (1 + (c.activation != "relu") + 2 * c.gated_feed_forward)
+    hidden = 0 if c.chunk_length else c.d_ff * (1 + (c.activation != "relu") + 2 * c.gated_feed_forward)
     encoder_layer = 4 * D + A + hidden + H * own_S
     decoder_layer = 6 * D + 2 * A + hidden + H * (own_T + row_length)
     if c.remat:
