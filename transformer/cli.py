@@ -239,9 +239,8 @@ def _add_decode(p: argparse.ArgumentParser) -> None:
         dest="max_extra_length",
         help="longest output: the source's length + N, in tokens",
     )
-    group.add_argument(
-        "--min_length", type=int, metavar="N", help="shortest output, in tokens with its end mark"
-    )
+    group.add_argument("--length_limit", type=int, metavar="N", help="longest output, whatever the source")
+    group.add_argument("--min_length", type=int, metavar="N", help="shortest output, end mark included")
     group.add_argument(
         "--no_repeat_ngram_size", type=int, metavar="N", help="no output has N tokens in a row twice"
     )
@@ -291,9 +290,8 @@ def _add_score(verbs: argparse._SubParsersAction) -> None:
 def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
     p = verbs.add_parser(
         "evaluate",
-        help="BLEU and chrF of a model or of a file",
-        description="Translates a test set with a model, or takes a file of translations, and prints "
-        "sacreBLEU's BLEU and chrF with their signatures.",
+        help="BLEU and chrF, or ROUGE, of a model or of a file",
+        description="Scores a model's outputs on a test set, or a file, and prints measures and signatures.",
     )
     _add_model(p, required=False)
     p.add_argument(
@@ -303,6 +301,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
     p.add_argument("--reference", metavar="FILE", nargs="+", help="its reference translations")
     p.add_argument("--hypothesis", metavar="FILE", help="translations to score; no model is needed")
     p.add_argument("--baseline", metavar="FILE", help="a second system's output: paired bootstrap test")
+    p.add_argument("--metric", choices=("bleu", "rouge"), default="bleu", help="rouge: of summaries")
     p.add_argument("--tokenize", metavar="NAME", help="sacreBLEU tokenizer; default: the run's, or 13a")
     p.add_argument("--lowercase", action="store_true", help="score without case")
     p.add_argument("--show", type=int, default=0, metavar="N", help="print N translations with references")

@@ -175,6 +175,9 @@ class DataConfig:
     packing: bool = True  # several pairs a row; false: buckets by length
     batch_tokens: int = 4096  # target positions in one optimizer step, over all devices
     row_length: int = 0  # positions in a packed row; 0: model.max_length
+    # Longest target, and target positions of a batch, in tokens, where targets are far shorter than sources
+    # (summaries); batch_tokens then counts source positions. 0: as sources.
+    target_length: int = 0
     packing_bins: int = 512  # rows that first-fit packing fills at once
     buckets: tuple[int, ...] = ()  # upper lengths when not packing; empty: powers of two
     workers: int = 0  # processes that read and pack ahead, for devices too fast for a thread (0)
@@ -211,6 +214,7 @@ class DecodeConfig:
     length_penalty: float = 0.6  # alpha of ((5 + length) / 6) ** alpha
     rules: SearchRules = "paper"  # of other libraries: length ** alpha, and when to stop
     max_extra_length: int = 50  # longest output: input length + this, in tokens
+    length_limit: int = 0  # longest output whatever the input, in tokens (summaries); 0: no other limit
     min_length: int = 0  # shortest output, in tokens with the end mark; 0: an end mark may come at once
     no_repeat_ngram_size: int = 0  # no output has so many tokens in a row twice; 0: it may
     temperature: float = 0.0  # above 0: sample instead of searching
@@ -299,6 +303,11 @@ class Config:
     def row_length(self) -> int:
         """Positions of a packed row, source and target each."""
         return self.data.row_length or self.model.max_length
+
+    @property
+    def target_length(self) -> int:
+        """Tokens of the longest target."""
+        return self.data.target_length or self.model.max_length
 
 
 def default_config() -> ConfigDict:

@@ -115,6 +115,7 @@ FIXED = frozenset(
         "data.packing",
         "data.batch_tokens",
         "data.row_length",
+        "data.target_length",
         "data.packing_bins",
         "data.buckets",
         "data.workers",  # each packs a share of the pairs

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from transformer.config import Config, ModelConfig
+from transformer.config import Config, DataConfig, ModelConfig
 
 _MAY_BE_NEGATIVE = {"run.eval_lines", "mesh.data", "mesh.fsdp", "mesh.tensor"}
 _FRACTIONS = {  # 0 to below 1
@@ -106,6 +106,8 @@ def _together(config: Config) -> Iterator[str]:
     row = data.row_length or longest
     if row < longest:
         yield f"data.row_length: {row} is shorter than the longest sentence, model.max_length {longest}"
+    if data.target_length:
+        yield from _short_targets(data, longest)
     if data.batch_tokens < row:
         yield (
             f"data.batch_tokens: {data.batch_tokens} is smaller than the longest sentence "
@@ -134,6 +136,17 @@ def _together(config: Config) -> Iterator[str]:
     sizes = dataclasses.astuple(config.mesh)
     if not all(s == -1 or s > 0 for s in sizes) or sizes.count(-1) > 1:
         yield f"mesh: sizes must be above 0 and at most one -1, got {sizes}"
+
+
+def _short_targets(data: DataConfig, longest: int) -> Iterator[str]:
+    """Yields why targets cannot have rows shorter than the sources'."""
+    key = f"data.target_length: {data.target_length}"
+    if data.packing:
+        yield f"{key} is of rows that hold one target each; set config.data.packing=false"
+    if data.subword_dropout:
+        yield f"{key} leaves no room for pieces that fall apart; set config.data.subword_dropout=0"
+    if data.target_length > longest:
+        yield f"{key} is above the longest sentence, model.max_length {longest}; lower it"
 
 
 def _heads_and_positions(model: ModelConfig) -> Iterator[str]:

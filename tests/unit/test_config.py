@@ -189,6 +189,10 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
             ["model.attention=alternating", "data.packing=false", "model.scan_layers=true"],
             "scan_layers: layers that alternate are not one",
         ),
+        (
+            ["data.target_length=9"],
+            "target_length: 9 is of rows that hold one target each; set .*packing=false",
+        ),
         (["model.compression=0"], "compression: must be above 0"),
         (
             ["model.positions=shaw", "model.attention_score=additive"],

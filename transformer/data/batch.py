@@ -30,11 +30,16 @@ def pad_rows(batch: Batch, multiple: int) -> Batch:
     return Batch(*(np.pad(x, ((0, extra), (0, 0))) for x in batch)) if extra else batch
 
 
-def pack_rows(packed: Sequence[Sequence[tuple[Any, Any]]], rows: int, length: int) -> Batch:
-    """Returns a batch of `rows` x `length` whose row i holds the pairs `packed[i]`, one after the other."""
+def pack_rows(
+    packed: Sequence[Sequence[tuple[Any, Any]]], rows: int, length: int, target_length: int | None = None
+) -> Batch:
+    """Returns a batch whose row i holds the pairs `packed[i]`, one after the other.
+
+    It has `rows` rows of `length` positions, of the target `target_length` if that is given.
+    """
     arrays = []
-    for side in (0, 1):
-        ids, seg, pos = (np.zeros((rows, length), np.int32) for _ in range(3))
+    for side, size in enumerate((length, target_length or length)):
+        ids, seg, pos = (np.zeros((rows, size), np.int32) for _ in range(3))
         for i, pairs in enumerate(packed):
             start = 0
             for number, pair in enumerate(pairs, 1):

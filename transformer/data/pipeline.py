@@ -140,6 +140,11 @@ def bucket_lengths(data: DataConfig, longest: int) -> tuple[int, ...]:
     return (*given, longest)
 
 
+def target_positions(data: DataConfig, length: int) -> int:
+    """Returns the target positions of a batch whose source has `length`."""
+    return min(length, data.target_length or length)
+
+
 class BucketDataset(grain.IterDataset):
     """Batches of pairs of like length, one pair a row, padded to the bucket's length.
 
@@ -202,24 +207,26 @@ class _BucketIterator(grain.DatasetIterator):
             cut += [(length, rows, pairs[i : i + rows]) for i in range(0, len(pairs), rows)]
         for i in np.random.default_rng((self._data.seed, self._window)).permutation(len(cut)):
             length, rows, pairs = cut[i]
-            batch = pack_rows([[(p["src"], p["tgt"])] for p in pairs], rows, length)
+            packed = [[(p["src"], p["tgt"])] for p in pairs]
+            batch = pack_rows(packed, rows, length, target_positions(self._data, length))
             yield TrainingBatch(batch, np.stack([p["pair"] for p in pairs]))
 
 
 def evaluation_batches(corpus: EncodedCorpus, data: DataConfig, row_length: int) -> Iterator[Batch]:
-    """Yields every pair once, packed in order of length, with the last batch padded by empty rows."""
+    """Yields every pair once, in order of length, packed if `data` says so; empty rows fill the last one."""
     order = np.argsort([len(s) + len(t) for s, t in corpus], kind="stable")
-    rows = data.batch_tokens // row_length
+    rows, target = data.batch_tokens // row_length, target_positions(data, row_length)
     row: list[tuple[np.ndarray, np.ndarray]] = []
     packed: list[list[tuple[np.ndarray, np.ndarray]]] = []
     used = [0, 0]
     for index in order:
         pair = corpus[int(index)]
-        if row and any(u + len(side) > row_length for u, side in zip(used, pair, strict=True)):
+        full = any(u + len(side) > row_length for u, side in zip(used, pair, strict=True))
+        if row and (full or not data.packing):
             packed.append(row)
             row, used = [], [0, 0]
         row.append(pair)
         used = [u + len(side) for u, side in zip(used, pair, strict=True)]
     packed += [row] if row else []
     for i in range(0, len(packed), rows):
-        yield pack_rows(packed[i : i + rows], rows, row_length)
+        yield pack_rows(packed[i : i + rows], rows, row_length, target)

@@ -226,7 +226,7 @@ def _decode_batch(
     pos_BS = jnp.broadcast_to(jnp.arange(S), src_BS.shape)
     encoded_BSD = model.apply({"params": params}, src_BS, seg_BS, pos_BS, method="encode")
     source = model.apply({"params": params}, encoded_BSD, method="source_keys")
-    max_length = S + decode.max_extra_length
+    max_length = min(S + decode.max_extra_length, decode.length_limit or S + decode.max_extra_length)
     if model.config.positions == "learned":
         max_length = min(max_length, model.config.max_length)
     length_B = seg_BS.sum(axis=1)

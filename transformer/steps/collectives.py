@@ -182,11 +182,12 @@ def compile_step(
       config: the run.
       mesh: its devices.
       rows: rows of the global batch; the mesh divides them.
-      row_length: positions of a row, on both sides.
+      row_length: positions of a row, of the target fewer if the data say so.
     """
     tx = make_optimizer(model.config, config.optim, config.run.num_steps)
     state = state_like(model, tx, config, mesh)
-    batch = Batch(*(jax.ShapeDtypeStruct((rows, row_length), jnp.int32),) * 6)
+    lengths = (row_length,) * 3 + (min(row_length, config.target_length),) * 3
+    batch = Batch(*(jax.ShapeDtypeStruct((rows, length), jnp.int32) for length in lengths))
     key = jax.eval_shape(lambda: dropout_key(config.run))
     with jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext():
         step: Any = jit_steps(model, tx, config, mesh, state)[0]
