@@ -259,6 +259,7 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    sequence: int = 1  # positions of the source, in the encoder (docs/long_input.md)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformer.config import Config, DataConfig, ModelConfig
 
-_MAY_BE_NEGATIVE = {"run.eval_lines", "mesh.data", "mesh.fsdp", "mesh.tensor"}
+_MAY_BE_NEGATIVE = {"run.eval_lines", "mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.sequence"}
 _FRACTIONS = {  # 0 to below 1
     "data.subword_dropout",
     "optim.label_smoothing",

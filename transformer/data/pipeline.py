@@ -140,6 +140,11 @@ def bucket_lengths(data: DataConfig, longest: int) -> tuple[int, ...]:
     return (*given, longest)
 
 
+def row_lengths(data: DataConfig, longest: int) -> tuple[int, ...]:
+    """Returns the source positions that rows may have."""
+    return (longest,) if data.packing else bucket_lengths(data, longest)
+
+
 def target_positions(data: DataConfig, length: int) -> int:
     """Returns the target positions of a batch whose source has `length`."""
     return min(length, data.target_length or length)

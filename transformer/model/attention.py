@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from transformer.axes import sequence_shards, shard
 from transformer.config import ModelConfig
 from transformer.model import compressed, local, positions, scoring
 from transformer.model.chunks import in_chunks
@@ -109,10 +110,11 @@ class MultiHeadAttention(nn.Module):
     def setup(self) -> None:
         c = self.config
         self.reach = None if self.causal is None else local.reach(c, self.causal)
-        self.query = Projection("D->HK", c.attention_bias, c)
-        self.key = Projection("D->GK", c.attention_bias, c)
-        self.value = Projection("D->GK", c.attention_bias, c)
-        self.out = Projection("HK->D", c.attention_bias, c)
+        own, others = "BS" if self.causal is False else "BT", "BT" if self.causal else "BS"
+        self.query = Projection("D->HK", c.attention_bias, c, own)
+        self.key = Projection("D->GK", c.attention_bias, c, others)
+        self.value = Projection("D->GK", c.attention_bias, c, others)
+        self.out = Projection("HK->D", c.attention_bias, c, own)
         self.compresses = c.attention == "compressed" and self.causal is False
         if self.compresses:
             init = nn.initializers.variance_scaling(
@@ -191,23 +193,30 @@ class MultiHeadAttention(nn.Module):
         deterministic: bool,
     ) -> jax.Array:
         """Returns y_BTHK of queries that see the compressed keys of their own sentence, a few at a time."""
-        size, length = self.config.compression, seg_BS.shape[1]
+        size, (B, length) = self.config.compression, seg_BS.shape
+        whole = self.is_mutable_collection("intermediates")  # weights are wanted, of all queries
+        P = 1 if whole else sequence_shards("BS", seg_BS.shape)
+        rows = "P" if P > 1 else "B"
         kernels = (self.compress_key, k_BSGK), (self.compress_value, v_BSGK)
-        k_BGSK, v_BGSK = (
-            compressed.squeeze(x, kernel.astype(x.dtype), seg_BS).swapaxes(1, 2) for kernel, x in kernels
-        )
+        squeezed = (compressed.squeeze(x, kernel.astype(x.dtype), seg_BS) for kernel, x in kernels)
+        # Where a mesh divides the positions its parts are rows, each with a copy of the keys: gradients of a
+        # copy are added up over all chunks before they are summed over the mesh.
+        k_PGSK, v_PGSK = (shard(jnp.repeat(x, P, axis=0), rows + "_GK").swapaxes(1, 2) for x in squeezed)
+        seg_PS = jnp.repeat(seg_BS, P, axis=0)
 
         def read(self: "MultiHeadAttention", q_BTHK: jax.Array, seg_BT: jax.Array) -> jax.Array:
-            mask_B1TS = compressed.mask(seg_BT, seg_BS, size)
-            scores_BHTS = self._scores(q_BTHK.swapaxes(1, 2), k_BGSK, "BGSK", None)
-            y_BHTK, weights_BHTS = self._read(scores_BHTS, v_BGSK, mask_B1TS, None, None, deterministic)
-            if self.is_mutable_collection("intermediates"):
-                self.sow("intermediates", "weights", compressed.spread(weights_BHTS, size, length))
+            q_PTHK, seg_PT = q_BTHK.reshape(B * P, -1, *q_BTHK.shape[2:]), seg_BT.reshape(B * P, -1)
+            mask_P1TS = compressed.mask(seg_PT, seg_PS, size)
+            scores_PHTS = self._scores(q_PTHK.swapaxes(1, 2), k_PGSK, "BGSK", None)
+            y_PHTK, weights_PHTS = self._read(scores_PHTS, v_PGSK, mask_P1TS, None, None, deterministic)
+            if whole:
+                self.sow("intermediates", "weights", compressed.spread(weights_PHTS, size, length))
             # A sentence inside of what is another's key has none.
-            return jnp.where(mask_B1TS.any(axis=-1, keepdims=True), y_BHTK, 0).swapaxes(1, 2)
+            y_PHTK = jnp.where(mask_P1TS.any(axis=-1, keepdims=True), y_PHTK, 0)
+            return y_PHTK.swapaxes(1, 2).reshape(q_BTHK.shape)
 
-        whole = self.is_mutable_collection("intermediates")  # weights are wanted, of all queries
-        return in_chunks(self, read, (q_BTHK, seg_BS), 0 if whole else self.config.chunk_length)
+        chunk = 0 if whole else self.config.chunk_length
+        return in_chunks(self, read, {"BSHK": q_BTHK, "BS": seg_BS}, chunk)
 
     def remember(self, memory_BSD: jax.Array) -> KeysValues:
         """Returns the keys and values that `recall` attends to."""

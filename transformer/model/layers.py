@@ -1,6 +1,7 @@
 """Sub-layers, and the encoder and decoder layers made of them (paper, figure 1)."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,7 @@ class FeedForward(nn.Module):
     """FFN(x) = activation(x W_1 + b_1) W_2 + b_2 (equation 2), or (activation(x W) * (x V)) W_2 if gated."""
 
     config: ModelConfig
+    rows: str = "BT"
 
     def __call__(self, x_BTD: jax.Array, deterministic: bool = True) -> jax.Array:
         """Returns y_BTD; the hidden vectors [B, T, F] exist for `chunk_length` positions at a time."""
@@ -52,26 +54,27 @@ class FeedForward(nn.Module):
         def run(self: "FeedForward", x_BTD: jax.Array) -> jax.Array:
             return self.whole(x_BTD, deterministic)
 
-        return in_chunks(self, run, (x_BTD,), self.config.chunk_length)
+        return in_chunks(self, run, {self.rows + "D": x_BTD}, self.config.chunk_length)
 
     @nn.compact
     def whole(self, x_BTD: jax.Array, deterministic: bool) -> jax.Array:
         """Returns y_BTD of all positions at once."""
         c = self.config
         names = ("wi", "wi_linear") if c.gated_feed_forward else ("wi",)
-        inner = [Projection("D->F", c.feed_forward_bias, c, name=name) for name in names]
+        inner = [Projection("D->F", c.feed_forward_bias, c, self.rows, name=name) for name in names]
         h_BTF, *linear = project(x_BTD, *inner)
         h_BTF = ACTIVATIONS[c.activation](h_BTF)
         for factor_BTF in linear:
             h_BTF = h_BTF * factor_BTF
         h_BTF = Dropout(c.activation_dropout_rate)(h_BTF, deterministic)
-        return Projection("F->D", c.feed_forward_bias, c, name="wo")(h_BTF)
+        return Projection("F->D", c.feed_forward_bias, c, self.rows, name="wo")(h_BTF)
 
 
 class Layer(nn.Module):
     """What both kinds of layer share: the residual connection around a sub-layer."""
 
     config: ModelConfig
+    rows: ClassVar[str] = "BT"
 
     def residual(
         self,
@@ -85,16 +88,18 @@ class Layer(nn.Module):
             x_BTD = x_BTD + self.dropout(sublayer(norm(x_BTD)), deterministic)
         else:
             x_BTD = norm(x_BTD + self.dropout(sublayer(x_BTD), deterministic))
-        return shard(x_BTD, "BTD")
+        return shard(x_BTD, self.rows + "D")
 
 
 class EncoderLayer(Layer):
     """Self-attention, then the feed-forward network."""
 
+    rows: ClassVar[str] = "BS"
+
     def setup(self) -> None:
         self.self_attention = MultiHeadAttention(self.config, causal=False)
         self.self_attention_norm = Norm(self.config)
-        self.feed_forward = FeedForward(self.config)
+        self.feed_forward = FeedForward(self.config, self.rows)
         self.feed_forward_norm = Norm(self.config)
         self.dropout = Dropout(self.config.dropout_rate)
 
@@ -122,7 +127,7 @@ class DecoderLayer(Layer):
         self.self_attention_norm = Norm(self.config)
         self.cross_attention = MultiHeadAttention(self.config)
         self.cross_attention_norm = Norm(self.config)
-        self.feed_forward = FeedForward(self.config)
+        self.feed_forward = FeedForward(self.config, self.rows)
         self.feed_forward_norm = Norm(self.config)
         self.dropout = Dropout(self.config.dropout_rate)
 

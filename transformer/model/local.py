@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from transformer.config import ModelConfig
 from transformer.model.masks import segment_mask
+from transformer.model.sharded import neighbour
 
 _NOBODY = -1  # a segment that no query belongs to
 
@@ -171,12 +172,11 @@ class Reach:
     def _near(self, x_BXSY: jax.Array, fill: int = 0) -> jax.Array:
         B, X, S, Y = x_BXSY.shape
         c, N, before, after = self._blocks(S)
-        ends = before * c, (N + after) * c - S
-        x_BXSY = jnp.pad(x_BXSY, ((0, 0), (0, 0), ends, (0, 0)), constant_values=fill)
-        x_BXNSY = x_BXSY.reshape(B, X, before + N + after, c, Y)
-        wide = before + 1 + after
-        near = jnp.concatenate([x_BXNSY[:, :, i : i + N] for i in range(wide)], axis=3)
-        return near.swapaxes(1, 2).reshape(B * N, X, wide * c, Y)
+        x_BXSY = jnp.pad(x_BXSY, ((0, 0), (0, 0), (0, N * c - S), (0, 0)), constant_values=fill)
+        x_BXNSY = x_BXSY.reshape(B, X, N, c, Y)
+        near = [neighbour(x_BXNSY, -1, fill)] * before + [x_BXNSY] + [neighbour(x_BXNSY, 1, fill)] * after
+        near_BXNSY = jnp.concatenate(near, axis=3)
+        return near_BXNSY.swapaxes(1, 2).reshape(B * N, X, len(near) * c, Y)
 
     def _near_distance(self, T: int) -> jax.Array:
         c, _, before, after = self._blocks(T)

@@ -73,13 +73,14 @@ class Stack(nn.Module):
             x_BTD = self.placed(x_BTD, pos_BT)
         if c.embedding_norm:
             x_BTD = self.embedding_norm(x_BTD)
-        return shard(self.dropout(x_BTD, deterministic), "BTD")
+        return shard(self.dropout(x_BTD, deterministic), self.layer_type.rows + "D")
 
     def placed(self, x_BTD: jax.Array, pos_BT: jax.Array) -> jax.Array:
         """Returns `x_BTD` with the signal of the positions added, if the model adds one."""
         c = self.config
         if c.positions == "learned":
-            return x_BTD + look_up(copies(self.positions, "_D"), pos_BT + c.position_offset, "_D", c.dtype)
+            rows, table_R_D = self.layer_type.rows, copies(self.positions, "_D")
+            return x_BTD + look_up(table_R_D, pos_BT + c.position_offset, "_D", c.dtype, rows)
         if c.positions in positions.FIXED:
             signal_BTD = positions.FIXED[c.positions](pos_BT + c.position_offset, c.d_model)
             return x_BTD + signal_BTD.astype(c.dtype)
