@@ -3,9 +3,13 @@
 B rows of a batch, S source or key positions, T target or query positions, D d_model, H heads, G heads of
 keys and values, K head size, F d_ff, V vocabulary, W beam width, L stacked layers, N flat tokens, R copies of
 a parameter; "_" is an axis that is never sharded.
+
+S is divided over the mesh axis `sequence`, which a mesh has only if it is asked for: see `present`. P is
+rows of a batch times their parts there.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,9 +18,12 @@ from jax.sharding import PartitionSpec
 from transformer.paths import by_path, nested
 
 MESH_AXES = ("data", "fsdp", "tensor")
+SEQUENCE = "sequence"
 
 AXES: dict[str, tuple[str, ...]] = {
     "B": ("data", "fsdp"),
+    "S": (SEQUENCE,),
+    "P": ("data", "fsdp", SEQUENCE),
     "D": ("fsdp",),
     "H": ("tensor",),
     "G": ("tensor",),
@@ -42,6 +49,7 @@ PARAM_AXES: tuple[tuple[str, str], ...] = (
     (r"(key|value)/bias$", "GK"),
     (r"attention/score$", "H__"),
     (r"distance_(key|value)$", "_HK"),
+    (r"compress_(key|value)$", "_GK_"),
     (r"out/kernel$", "HKD"),
     (r"wi(_linear)?/kernel$", "DF"),
     (r"wi(_linear)?/bias$", "F"),
@@ -109,7 +117,22 @@ def shard(x: jax.Array, letters: str) -> jax.Array:
         raise ValueError(f"array of rank {x.ndim} named {letters!r}")
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    return jax.lax.with_sharding_constraint(x, spec(letters))
+    return jax.lax.with_sharding_constraint(x, spec(present(letters, x.shape)))
+
+
+def present(letters: str, shape: Sequence[int]) -> str:
+    """Returns `letters` with "_" for S where the mesh does not divide so many positions.
+
+    That is without an axis `sequence`, and where its size does not divide them, as in initialisation.
+    """
+    return letters if "S" in letters and sequence_shards(letters, shape) > 1 else letters.replace("S", "_")
+
+
+def sequence_shards(letters: str, shape: Sequence[int]) -> int:
+    """Returns the number of parts that the mesh divides the axis S of an array into; 1: none."""
+    size = jax.sharding.get_abstract_mesh().shape.get(SEQUENCE, 1)
+    at = letters.find("S")
+    return size if at >= 0 and shape[at] % size == 0 else 1
 
 
 def product_axes(letters: str) -> tuple[str, ...]:

@@ -247,10 +247,10 @@ def _add_score(verbs: argparse._SubParsersAction) -> None:
 def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
     p = verbs.add_parser(
         "evaluate",
-        help="BLEU and chrF of a model or of a file; perplexity; accuracy of a classifier",
+        help="BLEU and chrF, or ROUGE, of a model or of a file; perplexity; accuracy of a classifier",
         description="Translates a test set with a model, or takes a file of translations, and prints "
-        "sacreBLEU's BLEU and chrF with their signatures. Of a classifier it prints the share of labels "
-        "that are right, of a masked language model how likely it finds the pieces that were masked.",
+        "sacreBLEU's BLEU and chrF with their signatures, or ROUGE. Of a classifier it prints the share of "
+        "labels that are right, of a masked language model how likely it finds the pieces that were masked.",
     )
     add_model(p, required=False)
     p.add_argument(
@@ -260,6 +260,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
     p.add_argument("--reference", metavar="FILE", nargs="+", help="its reference translations")
     p.add_argument("--hypothesis", metavar="FILE", help="translations to score; no model is needed")
     p.add_argument("--baseline", metavar="FILE", help="a second system's output: paired bootstrap test")
+    p.add_argument("--metric", choices=("bleu", "rouge"), default="bleu", help="rouge: of summaries")
     p.add_argument("--tokenize", metavar="NAME", help="sacreBLEU tokenizer; default: the run's, or 13a")
     p.add_argument("--lowercase", action="store_true", help="score without case")
     p.add_argument("--show", type=int, default=0, metavar="N", help="print N translations with references")

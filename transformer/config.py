@@ -28,7 +28,8 @@ Positions = Literal[
     "rotary",
     "none",
 ]
-Attention = Literal["full", "window", "block"]  # see model/local.py
+# See model/local.py and model/compressed.py. The last two are the encoder's, the decoder's is full.
+Attention = Literal["full", "window", "block", "compressed", "alternating"]
 AttentionScore = Literal["dot_product", "general", "additive"]  # see model/scoring.py
 # Those of Hugging Face by the value of its early_stopping: False, True, "never".
 SearchRules = Literal["paper", "huggingface", "huggingface_early", "huggingface_never"]
@@ -58,8 +59,7 @@ class ModelConfig:
     """
 
     preset: Literal["tiny", "small", "base", "big"] = "base"
-    # decoder_only: language models; encoder_only: masked language models and classifiers.
-    kind: Kind = "encoder_decoder"
+    kind: Kind = "encoder_decoder"  # or language models; masked ones and classifiers
     # decoder_only: what stands before each target, and sees itself from left to right or in both directions.
     prefix: Literal["none", "causal", "bidirectional"] = "none"
     d_model: int = 512
@@ -91,11 +91,12 @@ class ModelConfig:
     tied_embeddings: Literal["all", "target", "inputs", "none"] = "all"  # which tables are one (3.4)
     scale_embeddings: bool = True  # times sqrt(d_model) (3.4)
     attention_score: AttentionScore = "dot_product"
-    attention: Attention = (
-        "full"  # of self-attention; the others see what is near, in memory linear in length
-    )
+    # Of self-attention. window, block: what is near; compressed: all, several positions as one key;
+    # alternating: the encoder's layers 1, 3, ... are window, the others compressed (Liu et al. 2018).
+    attention: Attention = "full"
+    compression: int = 3  # compressed: positions that become one key and value
     attention_radius: int = 64  # window: farthest distance seen; block: size of a block, two seen around it
-    global_tokens: int = 0  # not full: first source tokens, which see all and are seen by all of the source
+    global_tokens: int = 0  # window, block: first source tokens, which see all of it and are seen by all
     scale_queries: bool = True  # scores over sqrt(head size) (equation 1); additive ones never are
     scale_logits: bool = False  # over sqrt(d_model) (T5 with a tied output)
     logits_bias: bool = False  # one number a target piece (Marian, BART)
@@ -106,7 +107,16 @@ class ModelConfig:
     # Recompute each layer in the backward pass: less memory, more time. On a CPU only with scan_layers: of
     # layers apart XLA merges the second computation with the first one.
     remat: bool = False
+    # Positions whose hidden vectors in feed-forward networks, and whose scores with compressed keys, exist at
+    # one time; they are computed again in the backward pass. 0: all.
+    chunk_length: int = 0
     scan_layers: bool = False  # one compiled layer looped over: compiles faster, runs a little slower
+
+    def of_layer(self, depth: int) -> "ModelConfig":
+        """Returns the configuration of an encoder layer, counted from 0, where layers differ."""
+        if self.attention != "alternating":
+            return self
+        return dataclasses.replace(self, attention="compressed" if depth % 2 else "window")
 
     @property
     def stacks(self) -> dict[str, int]:
@@ -186,6 +196,9 @@ class DataConfig:
     packing: bool = True  # several pairs a row; false: buckets by length
     batch_tokens: int = 4096  # target positions in one optimizer step, over all devices
     row_length: int = 0  # positions in a packed row; 0: model.max_length
+    # Longest target, and target positions of a batch, in tokens, where targets are far shorter than sources
+    # (summaries); batch_tokens then counts source positions. 0: as sources.
+    target_length: int = 0
     packing_bins: int = 512  # rows that first-fit packing fills at once
     buckets: tuple[int, ...] = ()  # upper lengths when not packing; empty: powers of two
     workers: int = 0  # processes that read and pack ahead, for devices too fast for a thread (0)
@@ -227,6 +240,7 @@ class DecodeConfig:
     length_penalty: float = 0.6  # alpha of ((5 + length) / 6) ** alpha
     rules: SearchRules = "paper"  # of other libraries: length ** alpha, and when to stop
     max_extra_length: int = 50  # longest output: input length + this, in tokens
+    length_limit: int = 0  # longest output whatever the input, in tokens (summaries); 0: no other limit
     min_length: int = 0  # shortest output, in tokens with the end mark; 0: an end mark may come at once
     no_repeat_ngram_size: int = 0  # no output has so many tokens in a row twice; 0: it may
     temperature: float = 0.0  # above 0: sample instead of searching
@@ -271,6 +285,7 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    sequence: int = 1  # positions of the source, in the encoder (docs/long_input.md)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,6 +335,11 @@ class Config:
     def row_length(self) -> int:
         """Positions of a packed row, source and target each."""
         return self.data.row_length or self.model.max_length
+
+    @property
+    def target_length(self) -> int:
+        """Tokens of the longest target."""
+        return self.data.target_length or self.model.max_length
 
 
 def default_config() -> ConfigDict:

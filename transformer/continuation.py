@@ -16,6 +16,7 @@ FREE = frozenset(
         "model.attention_implementation",
         "model.dtype",  # of the computation; parameters keep theirs
         "model.remat",
+        "model.chunk_length",
         "data.root",
         "data.tfds_dir",
         "init.model",  # another place of the same parameters: their digest decides
@@ -70,6 +71,7 @@ FIXED = frozenset(
         "model.scale_embeddings",
         "model.attention",
         "model.attention_radius",
+        "model.compression",
         "model.global_tokens",
         "model.attention_score",
         "model.scale_queries",
@@ -117,6 +119,7 @@ FIXED = frozenset(
         "data.packing",
         "data.batch_tokens",
         "data.row_length",
+        "data.target_length",
         "data.packing_bins",
         "data.buckets",
         "data.workers",  # each packs a share of the pairs

@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from transformer.config import Config, ModelConfig
+from transformer import kinds
+from transformer.config import Config, DataConfig, ModelConfig
 
-_MAY_BE_NEGATIVE = {"run.eval_lines", "mesh.data", "mesh.fsdp", "mesh.tensor"}
+_MAY_BE_NEGATIVE = {"run.eval_lines", "mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.sequence"}
 _FRACTIONS = {  # 0 to below 1
     "data.mask_rate",
     "data.subword_dropout",
@@ -26,6 +27,7 @@ _POSITIVE = (
     "model.max_length",
     "model.norm_epsilon",
     "model.attention_radius",
+    "model.compression",
     "model.relative_buckets",
     "model.relative_max_distance",
     "tokenizer.vocab_size",
@@ -89,13 +91,7 @@ def _together(config: Config) -> Iterator[str]:
     """Yields what is wrong with values that depend on each other."""
     model, data, run = config.model, config.data, config.run
     yield from _heads_and_positions(model)
-    if model.kind != "decoder_only":
-        yield from _encoder(config.model)
-    if model.kind != "encoder_only" and data.labels != "none":
-        yield f"data.labels: '{data.labels}' is for classifiers; set config.model.kind=encoder_only"
-    yield from {"encoder_decoder": _pairs, "decoder_only": _decoder_only, "encoder_only": _encoder_only}[
-        model.kind
-    ](config)
+    yield from kinds.faults(config)
     if model.recurrence != "none" and model.scan_layers:
         yield f"model.scan_layers: layers that recur ('{model.recurrence}') are one; set it to false"
     if model.positions == "relative":
@@ -113,6 +109,8 @@ def _together(config: Config) -> Iterator[str]:
     row = data.row_length or longest
     if row < longest:
         yield f"data.row_length: {row} is shorter than the longest sentence, model.max_length {longest}"
+    if data.target_length:
+        yield from _short_targets(data, longest)
     if data.batch_tokens < row:
         yield (
             f"data.batch_tokens: {data.batch_tokens} is smaller than the longest sentence "
@@ -144,89 +142,15 @@ def _together(config: Config) -> Iterator[str]:
         yield f"mesh: sizes must be above 0 and at most one -1, got {sizes}"
 
 
-def _encoder(model: ModelConfig) -> Iterator[str]:
-    """Yields what models with an encoder must have, and what they have no use for."""
-    if not model.num_encoder_layers > 0:
-        yield f"model.num_encoder_layers: must be above 0, got {model.num_encoder_layers}"
-    if model.prefix != "none":
-        yield (
-            f"model.prefix: '{model.prefix}' is of a decoder alone, and here an encoder reads sources; "
-            "leave it out, or set config.model.kind=decoder_only"
-        )
-
-
-def _decoder_only(config: Config) -> Iterator[str]:
-    """Yields what a decoder alone has not, and what its data must be."""
-    model, data = config.model, config.data
-    if model.num_encoder_layers:
-        yield (
-            f"model.num_encoder_layers: 'decoder_only' has no encoder, got {model.num_encoder_layers}; "
-            "leave it out, and set config.model.num_decoder_layers"
-        )
-    if model.tied_embeddings in ("target", "none"):
-        yield (
-            f"model.tied_embeddings: '{model.tied_embeddings}' keeps a table for sources, and 'decoder_only' "
-            "has one for all that it reads; choose 'all', or 'inputs' with an output apart"
-        )
-    if model.attention != "full" or model.positions == "shaw":
-        key = "positions: 'shaw'" if model.attention == "full" else f"attention: '{model.attention}'"
-        yield (
-            f"model.{key} counts places of a row, where a source and what goes on after it are apart; "
-            "with 'decoder_only' choose another"
-        )
-    if model.reads_source and not data.has_sources:
-        yield f"model.prefix: '{model.prefix}' is a source, and data.kind 'lines' has none; leave it out"
-    if not model.reads_source and data.has_sources:
-        yield (
-            f"model.prefix: data.kind '{data.kind}' has sources, and 'none' reads them nowhere; set it to "
-            "'bidirectional' or 'causal', or config.data.kind=lines"
-        )
-    if not data.has_sources:
-        yield from _lines(config)
-
-
-def _lines(config: Config) -> Iterator[str]:
-    """Yields what text without sources cannot have."""
-    data, run = config.data, config.run
-    for split in ("train", "dev", "test"):
-        if getattr(data, f"{split}_source"):
-            yield f"data.{split}_source: lines have one side; name their files in data.{split}_target"
-    if data.max_ratio:
-        yield f"data.max_ratio: lines have one length, and no ratio of two, got {data.max_ratio}; set it to 0"
-    if run.eval_lines:
-        yield (
-            f"run.eval_lines: lines have nothing to translate, got {run.eval_lines}; set it to 0, and "
-            "config.run.best_metric=nll"
-        )
-
-
-def _pairs(config: Config) -> Iterator[str]:
-    """Yields what an encoder and a decoder cannot do with their data."""
-    if not config.data.has_sources:
-        yield "data.kind: 'lines' have no source to encode; set config.model.kind=decoder_only"
-
-
-def _encoder_only(config: Config) -> Iterator[str]:
-    """Yields what an encoder alone does not go together with."""
-    data, key = config.data, "'encoder_only' models"
-    for split in ("train", "dev", "test"):
-        source, target = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
-        if data.labels == "none" and target:
-            yield f"data.{split}_target: {key} read sources alone; leave it out, or set config.data.labels"
-        elif data.labels != "none" and data.kind == "text" and len(source) != len(target):
-            yield f"data.{split}_target: must name a file of labels for each of {split}_source, got {target}"
-    if data.kind == "trees" and data.labels == "line":
-        yield "data.labels: trees have tags, one a word; set config.data.labels=word"
-    if data.labels == "none" and not data.mask_rate:
-        yield "data.mask_rate: at 0 nothing is asked for; set it above 0, or config.data.labels"
+def _short_targets(data: DataConfig, longest: int) -> Iterator[str]:
+    """Yields why targets cannot have rows shorter than the sources'."""
+    key = f"data.target_length: {data.target_length}"
+    if data.packing:
+        yield f"{key} is of rows that hold one target each; set config.data.packing=false"
     if data.subword_dropout:
-        yield f"data.subword_dropout: would move the places that {key} are asked at; set it to 0"
-    if not config.tokenizer.joint:
-        yield f"tokenizer.joint: {key} have one side; set it to true"
-    if config.run.eval_lines:
-        yield f"run.eval_lines: {key} translate nothing; set it to 0, and best_metric to accuracy or nll"
-    if config.init.vocabulary != "base" or config.init.source_language or config.init.target_language:
-        yield f"init.vocabulary, *_language: {key} take the base's pieces as they are; leave them out"
+        yield f"{key} leaves no room for pieces that fall apart; set config.data.subword_dropout=0"
+    if data.target_length > longest:
+        yield f"{key} is above the longest sentence, model.max_length {longest}; lower it"
 
 
 def _heads_and_positions(model: ModelConfig) -> Iterator[str]:
@@ -265,19 +189,28 @@ def _heads_and_positions(model: ModelConfig) -> Iterator[str]:
 
 
 def _local(config: Config) -> Iterator[str]:
-    """Yields what attention to what is near does not go together with."""
+    """Yields what attention to what is near, or to compressed keys, does not go together with."""
     model = config.model
-    if model.attention == "full" and model.global_tokens:
+    near, squeezed = model.attention in ("window", "block"), model.attention in ("compressed", "alternating")
+    if not near and model.global_tokens:
         yield (
-            "model.global_tokens: where model.attention is 'full' all tokens see all, not "
+            f"model.global_tokens: where model.attention is '{model.attention}' tokens see all already, not "
             f"{model.global_tokens} alone; set it to 0, or attention to 'window' or 'block'"
         )
-    elif config.data.packing and (model.attention == "block" or model.global_tokens):
-        key = "global_tokens" if model.global_tokens else "attention: 'block'"
+    elif config.data.packing and (model.attention == "block" or squeezed or model.global_tokens):
+        key = "global_tokens" if model.global_tokens else f"attention: '{model.attention}'"
         yield (
             f"model.{key}: places are counted from the beginning of a row, which must be that of a sentence; "
             "set config.data.packing=false"
         )
+    if squeezed and model.positions in ("relative", "shaw", "alibi", "rotary"):
+        yield (
+            f"model.positions: '{model.positions}' are distances, and compressed keys are at several places "
+            "at once; choose sinusoidal or learned ones"
+        )
+    if model.attention == "alternating" and (model.scan_layers or model.recurrence != "none"):
+        key = "scan_layers" if model.scan_layers else "recurrence"
+        yield f"model.{key}: layers that alternate are not one; leave it out, or set attention='compressed'"
 
 
 def _lora(config: Config) -> Iterator[str]:

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh
 
 from transformer.config import Config, MeshConfig, ModelConfig, OptimConfig
 from transformer.errors import ConfigError
-from transformer.io.devices import check_attention, check_sizes, make_mesh
+from transformer.io.devices import check_attention, check_lengths, check_sizes, make_mesh
 from transformer.model.transformer import Transformer
 from transformer.run.dry_run import collective_lines, rows_of_a_step, state_lines
 from transformer.steps.collectives import Collective
@@ -38,6 +38,16 @@ def test_cudnn_is_refused_without_an_nvidia_gpu() -> None:
     with pytest.raises(ConfigError, match="'cudnn' needs NVIDIA GPUs, the devices are cpu; choose 'xla'"):
         check_attention(mesh, model)
     check_attention(mesh, ModelConfig())
+
+
+def test_rows_that_devices_cannot_share() -> None:
+    model = dataclasses.replace(MODEL, attention="alternating", attention_radius=64, compression=3)
+    mesh = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 8}
+    message = "8 devices cannot share rows of 65536 positions .* choose multiples of 1536, for example 66048"
+    with pytest.raises(ConfigError, match=message):
+        check_lengths(mesh, model, [3072, 65536])
+    check_lengths(mesh, model, [66048])
+    check_lengths({"data": 8, "fsdp": 1, "tensor": 1}, model, [65537])
 
 
 def test_one_size_may_be_what_remains() -> None:

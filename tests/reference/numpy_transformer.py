@@ -95,10 +95,12 @@ def multi_head(
     allowed_TS: Array,
     bias_HTS: Array,
     pos_T: Array | None = None,
+    seg_S: Array | None = None,
 ) -> Array:
     """Returns [T, D]: queries from x, keys and values from y; the heads' outputs summed over W^O.
 
-    `pos_T` are the positions of both in self-attention, which rotary positions turn.
+    `pos_T` are the positions of both in self-attention, which rotary positions turn. `seg_S` are the segments
+    of keys that are compressed.
     """
 
     def project(name: str, z: Array, head: int) -> Array:
@@ -111,6 +113,9 @@ def multi_head(
         q, k, v = project("query", x_TD, head), project("key", y_SD, shared), project("value", y_SD, shared)
         if config.positions == "rotary" and pos_T is not None:
             q, k = rotate(q, pos_T), rotate(k, pos_T)
+        if seg_S is not None:
+            k = compress(params[f"{path}/compress_key"][:, shared], k, seg_S)
+            v = compress(params[f"{path}/compress_value"][:, shared], v, seg_S)
         score = scorer(params, config, path, head)
         far = None if pos_T is None else vectors(params, config, path, head, len(x_TD))
         y_TK = attention(score, q, k, v, allowed_TS, bias_HTS[head], far)
@@ -118,19 +123,40 @@ def multi_head(
     return out_TD + params[f"{path}/out/bias"] if config.attention_bias else out_TD
 
 
-def near(config: Any, stack: str, length: int) -> Array:
+def compress(weight_XKK: Array, z_SK: Array, seg_S: Array) -> Array:
+    """Returns [S / X, K]: a convolution of width and stride X (Liu et al. 2018, section 4.2.3).
+
+    What is not of the first one's sentence is left out.
+    """
+    X, rows = len(weight_XKK), []
+    for first in range(0, len(z_SK), X):
+        places = range(first, min(first + X, len(z_SK)))
+        rows.append(sum(z_SK[s] @ weight_XKK[s - first] for s in places if seg_S[s] == seg_S[first]))
+    return np.stack(rows)
+
+
+def kind(config: Any, stack: str, depth: int) -> str:
+    """Returns the self-attention of a layer: where it is compressed in the encoder, the decoder's is full."""
+    if config.attention not in ("compressed", "alternating"):
+        return config.attention
+    alternating = config.attention == "alternating"
+    return "full" if stack == "decoder" else "window" if alternating and depth % 2 == 0 else "compressed"
+
+
+def near(config: Any, stack: str, length: int, depth: int = 0) -> Array:
     """Returns [T, T] bool: what self-attention sees at all (section 4: "restricted self-attention").
 
     A window is all within `attention_radius` places; a block sees itself and the ones before and after it.
     The encoder's first `global_tokens` see all and are seen by all.
     """
     seen = np.ones((length, length), bool)
-    if config.attention == "full":
+    if kind(config, stack, depth) == "full":
         return seen
     r, first = config.attention_radius, config.global_tokens if stack == "encoder" else 0
     for t in range(length):
         for s in range(length):
-            close = abs(t - s) <= r if config.attention == "window" else abs(t // r - s // r) <= 1
+            block = config.attention == "block"
+            close = abs(t // r - s // r) <= 1 if block else abs(t - s) <= r
             seen[t, s] = close or t < first or s < first
     return seen
 
@@ -193,13 +219,18 @@ def residual(
 
 def encode(params: Params, config: Any, ids_S: Array, seg_S: Array, pos_S: Array) -> Array:
     """Returns [S, D], the output of the encoder for one row."""
-    allowed_SS = allowed_keys(seg_S, seg_S, causal=False) & near(config, "encoder", len(seg_S))
 
     def layer(depth: int, path: str, x_SD: Array) -> Array:
         bias_HSS = distances(params, config, "encoder", depth, len(ids_S))
+        compressed = kind(config, "encoder", depth) == "compressed"
+        if compressed:
+            allowed_SS = allowed_keys(seg_S, seg_S[:: config.compression], causal=False)
+        else:
+            allowed_SS = allowed_keys(seg_S, seg_S, causal=False) & near(config, "encoder", len(seg_S), depth)
 
         def self_attention(path: str, x: Array) -> Array:
-            return multi_head(params, config, path, x, x, allowed_SS, bias_HSS, pos_S)
+            seg = seg_S if compressed else None
+            return multi_head(params, config, path, x, x, allowed_SS, bias_HSS, pos_S, seg)
 
         def ffn(path: str, x: Array) -> Array:
             return feed_forward(params, config, path, x)

@@ -92,6 +92,18 @@ MECHANISMS: dict[str, dict[str, Any]] = {
     "shaw_window": dict(
         positions="shaw", relative_max_distance=1, attention="window", attention_radius=2, norm="pre"
     ),
+    "compressed_chunked": dict(attention="compressed", chunk_length=3, activation="gelu"),
+    "compressed_additive_multi_query": dict(
+        attention="compressed",
+        compression=2,
+        attention_score="additive",
+        positions="learned",
+        num_kv_heads=1,
+        norm="pre",
+    ),
+    "alternating_chunked": dict(
+        attention="alternating", attention_radius=1, compression=2, num_encoder_layers=3, chunk_length=4
+    ),
     "rotary_multi_query_unscaled": dict(
         positions="rotary", num_kv_heads=1, scale_queries=False, num_decoder_layers=2, norm="pre"
     ),

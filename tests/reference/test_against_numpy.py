@@ -37,6 +37,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "umt5_scanned": dict(cases.FAMILIES["umt5"], scan_layers=True, remat=True),
     "local_scanned": dict(cases.MECHANISMS["block_additive_buckets"], scan_layers=True, remat=True),
     "prefix_scanned": dict(cases.ALONE["prefix_buckets"], scan_layers=True, remat=True),
+    "compressed_scanned": dict(attention="compressed", chunk_length=2, scan_layers=True, remat=True),
+    "gated_chunked": dict(gated_feed_forward=True, chunk_length=2),
     "mechanisms_scanned": dict(cases.MECHANISMS["general_grouped"], positions="alibi", scan_layers=True),
 }
 

@@ -50,6 +50,7 @@ WALLS = {
     "ml_collections": ["transformer.config", "configs"],
     "optax": ["transformer.training", "transformer.steps"],
     "orbax": ["transformer.io.checkpoint"],
+    "rouge_score": ["transformer.metrics.rouge"],
     "sacrebleu": ["transformer.metrics"],
     "safetensors": ["transformer.io.weights"],
     "sentencepiece": ["transformer.data.pieces", "transformer.data.tokenizer"],
@@ -151,6 +152,7 @@ def test_walls_are_those_that_stand():
         *extras["ctranslate2"],
         *extras["verify"],
         *extras["pickle"],
+        *extras["rouge"],
     ]
     names = {re.split(r"[^\w-]", text)[0].replace("-", "_") for text in stated}
     known_as = {"absl_py": "absl", "orbax_checkpoint": "orbax"}

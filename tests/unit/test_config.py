@@ -186,7 +186,21 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
         ([*CUDNN, "model.attention_dropout_rate=0.1"], "'cudnn' has no dropout on weights"),
         ([*CUDNN, "model.positions=relative"], "'cudnn' adds nothing to scores, as 'relative' positions do"),
         ([*CUDNN, "model.attention=window"], "full attention alone; choose 'xla' for attention='window'"),
-        (["model.global_tokens=4"], "is 'full' all tokens see all, not 4 alone; set it to 0"),
+        (["model.global_tokens=4"], "is 'full' tokens see all already, not 4 alone; set it to 0"),
+        (["model.attention=compressed"], "attention: 'compressed': places are .*packing=false"),
+        (
+            ["model.attention=alternating", "data.packing=false", "model.positions=alibi"],
+            "positions: 'alibi' are distances, and compressed keys are at several places at once",
+        ),
+        (
+            ["model.attention=alternating", "data.packing=false", "model.scan_layers=true"],
+            "scan_layers: layers that alternate are not one",
+        ),
+        (
+            ["data.target_length=9"],
+            "target_length: 9 is of rows that hold one target each; set .*packing=false",
+        ),
+        (["model.compression=0"], "compression: must be above 0"),
         (
             ["model.positions=shaw", "model.attention_score=additive"],
             "'additive': 'shaw' positions add vectors",

@@ -41,16 +41,16 @@ def pad_rows(batch: Batch, multiple: int) -> Batch:
 
 
 def pack_rows(
-    packed: Sequence[Sequence[tuple[Any, Any]]], rows: int, length: int, has_sources: bool = True
+    packed: Sequence[Sequence[tuple[Any, Any]]], rows: int, length: int, target_length: int | None = None
 ) -> Batch:
-    """Returns a batch of `rows` x `length` whose row i holds the pairs `packed[i]`, one after the other.
+    """Returns a batch whose row i holds the pairs `packed[i]`, one after the other.
 
-    Without sources their rows have no positions.
+    It has `rows` rows of `length` positions, which may be none where there are no sources, and of the target
+    `target_length` if that is given.
     """
     arrays = []
-    for side in (0, 1):
-        width = length if side or has_sources else 0
-        ids, seg, pos = (np.zeros((rows, width), np.int32) for _ in range(3))
+    for side, size in enumerate((length, length if target_length is None else target_length)):
+        ids, seg, pos = (np.zeros((rows, size), np.int32) for _ in range(3))
         for i, pairs in enumerate(packed):
             start = 0
             for number, pair in enumerate(pairs, 1):

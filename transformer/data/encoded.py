@@ -88,7 +88,7 @@ def encode_corpus(
     """Encodes and filters a corpus into `folder`, or reuses what lies there from the same input.
 
     A pair is left out, and counted, if a side is empty or not UTF-8, longer than
-    `model.max_length`, or if the lengths differ by more than `data.max_ratio`.
+    `model.max_length` (or `data.target_length`), or if the lengths differ by more than `data.max_ratio`.
 
     Args:
       corpus: the pairs.
@@ -183,7 +183,7 @@ def _filtered(
     read = config.data.has_sources
     whole = [(i, s, t) for i, (s, t) in pairs if (s.strip() or not read) and t.strip()]
     counts["empty"] += len(pairs) - len(whole)
-    longest, ratio = config.model.max_length, config.data.max_ratio
+    longest, longest_target, ratio = config.model.max_length, config.target_length, config.data.max_ratio
     kept: dict[int, tuple[list[int], list[int]]] = {}
     for (i, _, _), sides in zip(whole, _sides(whole, corpus, tokenizer, config), strict=True):
         if sides is None:
@@ -191,7 +191,7 @@ def _filtered(
             continue
         source, target = sides
         a, b = len(source), len(target)
-        if max(a, b) > longest:
+        if a > longest or b > longest_target:
             counts["too_long"] += 1
         elif ratio and max(a, b) > ratio * min(a, b):
             counts["ratio"] += 1
@@ -230,6 +230,7 @@ def _key(corpus: Corpus, tokenizer: Tokenizer, config: Config) -> str:
         [dataclasses.asdict(fact) for fact in corpus.files],
         tokenizer.digest,
         config.model.max_length,
+        config.target_length,
         config.data.max_ratio,
         config.data.invalid_utf8,
         config.data.holdout_lines,

@@ -140,6 +140,16 @@ def bucket_lengths(data: DataConfig, longest: int) -> tuple[int, ...]:
     return (*given, longest)
 
 
+def row_lengths(data: DataConfig, longest: int) -> tuple[int, ...]:
+    """Returns the source positions that rows may have."""
+    return (longest,) if data.packing else bucket_lengths(data, longest)
+
+
+def side_lengths(data: DataConfig, length: int) -> tuple[int, int]:
+    """Returns the source and target positions of a batch whose rows are for up to `length` of both."""
+    return length * data.has_sources, min(length, data.target_length or length)
+
+
 class BucketDataset(grain.IterDataset):
     """Batches of pairs of like length, one pair a row, padded to the bucket's length.
 
@@ -203,14 +213,14 @@ class _BucketIterator(grain.DatasetIterator):
         for i in np.random.default_rng((self._data.seed, self._window)).permutation(len(cut)):
             length, rows, pairs = cut[i]
             packed = [[(p["src"], p["tgt"])] for p in pairs]
-            batch = pack_rows(packed, rows, length, self._data.has_sources)
+            batch = pack_rows(packed, rows, *side_lengths(self._data, length))
             yield TrainingBatch(batch, np.stack([p["pair"] for p in pairs]))
 
 
 def evaluation_batches(
     corpus: EncodedCorpus, data: DataConfig, row_length: int, augment: Augment | None = None
 ) -> Iterator[Batch]:
-    """Yields every pair once, packed in order of length, with the last batch padded by empty rows.
+    """Yields every pair once, in order of length, packed if `data` says so; empty rows fill the last one.
 
     `augment` changes a pair in the same way whenever it is called: by `data.seed` and the pair's place.
     """
@@ -225,11 +235,12 @@ def evaluation_batches(
             sides = {"src": pair[0], "tgt": pair[1]}
             changed = augment((sides, 0), np.random.default_rng((data.seed, int(index))))
             pair = changed["src"], changed["tgt"]
-        if row and any(u + len(side) > row_length for u, side in zip(used, pair, strict=True)):
+        full = any(u + len(side) > row_length for u, side in zip(used, pair, strict=True))
+        if row and (full or not data.packing):
             packed.append(row)
             row, used = [], [0, 0]
         row.append(pair)
         used = [u + len(side) for u, side in zip(used, pair, strict=True)]
     packed += [row] if row else []
     for i in range(0, len(packed), rows):
-        yield pack_rows(packed[i : i + rows], rows, row_length, data.has_sources)
+        yield pack_rows(packed[i : i + rows], rows, *side_lengths(data, row_length))

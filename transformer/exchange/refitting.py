@@ -23,6 +23,7 @@ _OF_NO_MATTER = {
     "dtype",
     "param_dtype",
     "remat",
+    "chunk_length",
     "scan_layers",
 }
 _RELATIVE = {"relative_buckets", "relative_max_distance", "relative_shared"}
@@ -70,7 +71,7 @@ def differences(ours: ModelConfig, theirs: ModelConfig) -> list[str]:
     elif ours.positions == theirs.positions:
         left_out.add("position_offset")
     if ours.attention == "full":
-        left_out |= {"attention_radius", "global_tokens"}
+        left_out |= {"attention_radius", "global_tokens", "compression"}
     pairs = {
         field.name: (getattr(ours, field.name), getattr(theirs, field.name))
         for field in dataclasses.fields(ModelConfig)

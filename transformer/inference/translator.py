@@ -262,6 +262,9 @@ def _decode_batch(
     length_B = seg_BS.sum(axis=1)
     longest_B = decode.max_extra_length + length_B * c.reads_source
     max_length = decode.max_extra_length + S * c.reads_source
+    if decode.length_limit:
+        longest_B = jnp.minimum(longest_B, decode.length_limit)
+        max_length = min(max_length, decode.length_limit)
     if c.positions == "learned":
         longest_B = jnp.minimum(longest_B, c.max_length - (0 if c.reads_source else length_B))
         max_length = min(max_length, c.max_length)

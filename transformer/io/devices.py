@@ -2,14 +2,14 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from transformer.axes import AXES, MESH_AXES, spec
+from transformer.axes import AXES, MESH_AXES, SEQUENCE, spec
 from transformer.config import MeshConfig, ModelConfig
 from transformer.errors import ConfigError
 
@@ -26,12 +26,14 @@ def one_step_at_a_time() -> None:
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """Returns the mesh of all devices, axes `data`, `fsdp`, `tensor`.
+    """Returns the mesh of all devices, axes `data`, `fsdp`, `tensor`, and `sequence` if it is above 1.
 
     Raises:
       ConfigError: if the sizes do not make up the number of devices.
     """
     sizes = dict(zip(MESH_AXES, (config.data, config.fsdp, config.tensor), strict=True))
+    if config.sequence != 1:
+        sizes[SEQUENCE] = config.sequence
     available = jax.device_count()
     given = {axis: size for axis, size in sizes.items() if size != -1}
     product = math.prod(given.values())
@@ -43,7 +45,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
             f"config.mesh: {' x '.join(given)} = {' x '.join(map(str, given.values()))} = {product} {fact} "
             f"the {available} devices; choose sizes that multiply to {available}, one may be -1"
         )
-    return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes))
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
 def parse_mesh(text: str | None) -> tuple[int, int, int] | None:
@@ -106,6 +108,29 @@ def check_sizes(mesh_shape: Mapping[str, int], model: ModelConfig, vocabularies:
         raise ConfigError("\n".join(faults))
 
 
+def check_lengths(mesh_shape: Mapping[str, int], model: ModelConfig, lengths: Iterable[int]) -> None:
+    """Checks that each device gets whole blocks, and whole groups of compressed positions, of each row.
+
+    Args:
+      mesh_shape: size of each mesh axis, `Mesh.shape`.
+      model: its attention.
+      lengths: source positions of the rows that will be trained on.
+
+    Raises:
+      ConfigError: with the lengths that do not divide.
+    """
+    size = mesh_shape.get(SEQUENCE, 1)
+    near, squeezed = model.attention_radius, model.compression
+    whole = {"window": near, "block": near, "compressed": squeezed, "alternating": math.lcm(near, squeezed)}
+    unit = size * whole.get(model.attention, 1)
+    if size > 1 and (odd := [n for n in lengths if n % unit]):
+        raise ConfigError(
+            f"config.mesh.sequence: {size} devices cannot share rows of {', '.join(map(str, odd))} positions "
+            f"(data.row_length, data.buckets, model.max_length); choose multiples of {unit}, for example "
+            + ", ".join(f"{n + -n % unit}" for n in odd)
+        )
+
+
 def check_attention(mesh: Mesh, model: ModelConfig) -> None:
     """Checks that the devices have the attention that was asked for.
 
@@ -143,5 +168,5 @@ def make_votes(yes: bool, mesh: Mesh) -> jax.Array | None:
     """
     if jax.process_count() == 1:
         return None
-    sharding = NamedSharding(mesh, PartitionSpec(MESH_AXES))
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     return jax.make_array_from_callback((mesh.size,), sharding, lambda _: np.full(1, yes, np.int32))

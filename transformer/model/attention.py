@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from transformer.axes import sequence_shards, shard
 from transformer.config import ModelConfig
-from transformer.model import local, positions, scoring
+from transformer.model import compressed, local, positions, scoring
+from transformer.model.chunks import in_chunks
 from transformer.model.dropout import Dropout
 from transformer.model.projection import Projection, project
 
@@ -109,10 +111,19 @@ class MultiHeadAttention(nn.Module):
     def setup(self) -> None:
         c = self.config
         self.reach = None if self.causal is None else local.reach(c, self.causal)
-        self.query = Projection("D->HK", c.attention_bias, c)
-        self.key = Projection("D->GK", c.attention_bias, c)
-        self.value = Projection("D->GK", c.attention_bias, c)
-        self.out = Projection("HK->D", c.attention_bias, c)
+        own, others = "BS" if self.causal is False else "BT", "BT" if self.causal else "BS"
+        self.query = Projection("D->HK", c.attention_bias, c, own)
+        self.key = Projection("D->GK", c.attention_bias, c, others)
+        self.value = Projection("D->GK", c.attention_bias, c, others)
+        self.out = Projection("HK->D", c.attention_bias, c, own)
+        self.compresses = c.attention == "compressed" and self.causal is False
+        if self.compresses:
+            init = nn.initializers.variance_scaling(
+                1.0, "fan_avg", "uniform", in_axis=(0, 2), out_axis=3, batch_axis=1
+            )
+            kernel = init, (c.compression, c.kv_heads, c.key_size, c.key_size), jnp.dtype(c.param_dtype)
+            self.compress_key = self.param("compress_key", *kernel)
+            self.compress_value = self.param("compress_value", *kernel)
         if c.attention_score != "dot_product":
             last = c.key_size if c.attention_score == "general" else 1
             init = nn.initializers.variance_scaling(
@@ -143,7 +154,8 @@ class MultiHeadAttention(nn.Module):
 
         Args:
           x_BTD, memory_BSD: what asks and what is read.
-          mask, bias: see `exponentials`; of local attention they are in `local.Parts`.
+          mask, bias: see `exponentials`; of local attention they are in `local.Parts`, and of compressed
+            attention the mask is seg_BT.
           deterministic: without dropout.
           pos_BT: of self-attention, the positions.
         """
@@ -152,6 +164,8 @@ class MultiHeadAttention(nn.Module):
             q_BTHK, k_BSGK = self._placed(pos_BT, q_BTHK, k_BSGK)
         else:
             (k_BSGK, v_BSGK), q_BTHK = project(memory_BSD, self.key, self.value), self.query(x_BTD)
+        if self.compresses:
+            return self.out(self._read_compressed(q_BTHK, k_BSGK, v_BSGK, mask, deterministic))
         q_BHTK, k_BGSK, v_BGSK = (x.swapaxes(1, 2) for x in (q_BTHK, k_BSGK, v_BSGK))
         if self.config.attention_implementation == "cudnn" and not self.is_initializing():
             y_BHTK = fused_attention(self._asked(q_BHTK), k_BGSK, v_BGSK, mask, self._scale)
@@ -171,6 +185,40 @@ class MultiHeadAttention(nn.Module):
             whole = weights if self.reach is None else self.reach.weights(weights, y_BHTK.shape[2])
             self.sow("intermediates", "weights", whole)
         return self.out(y_BHTK.swapaxes(1, 2))
+
+    def _read_compressed(
+        self,
+        q_BTHK: jax.Array,
+        k_BSGK: jax.Array,
+        v_BSGK: jax.Array,
+        seg_BS: jax.Array,
+        deterministic: bool,
+    ) -> jax.Array:
+        """Returns y_BTHK of queries that see the compressed keys of their own sentence, a few at a time."""
+        size, (B, length) = self.config.compression, seg_BS.shape
+        whole = self.is_mutable_collection("intermediates")  # weights are wanted, of all queries
+        P = 1 if whole else sequence_shards("BS", seg_BS.shape)
+        rows = "P" if P > 1 else "B"
+        kernels = (self.compress_key, k_BSGK), (self.compress_value, v_BSGK)
+        squeezed = (compressed.squeeze(x, kernel.astype(x.dtype), seg_BS) for kernel, x in kernels)
+        # Where a mesh divides the positions its parts are rows, each with a copy of the keys: gradients of a
+        # copy are added up over all chunks before they are summed over the mesh.
+        k_PGSK, v_PGSK = (shard(jnp.repeat(x, P, axis=0), rows + "_GK").swapaxes(1, 2) for x in squeezed)
+        seg_PS = jnp.repeat(seg_BS, P, axis=0)
+
+        def read(self: "MultiHeadAttention", q_BTHK: jax.Array, seg_BT: jax.Array) -> jax.Array:
+            q_PTHK, seg_PT = q_BTHK.reshape(B * P, -1, *q_BTHK.shape[2:]), seg_BT.reshape(B * P, -1)
+            mask_P1TS = compressed.mask(seg_PT, seg_PS, size)
+            scores_PHTS = self._scores(q_PTHK.swapaxes(1, 2), k_PGSK, "BGSK", None)
+            y_PHTK, weights_PHTS = self._read(scores_PHTS, (v_PGSK,), mask_P1TS, None, None, deterministic)
+            if whole:
+                self.sow("intermediates", "weights", compressed.spread(weights_PHTS, size, length))
+            # A sentence inside of what is another's key has none.
+            y_PHTK = jnp.where(mask_P1TS.any(axis=-1, keepdims=True), y_PHTK, 0)
+            return y_PHTK.swapaxes(1, 2).reshape(q_BTHK.shape)
+
+        chunk = 0 if whole else self.config.chunk_length
+        return in_chunks(self, read, {"BSHK": q_BTHK, "BS": seg_BS}, chunk)
 
     def remember(self, memory_BSD: jax.Array, pos_BS: jax.Array | None = None) -> KeysValues:
         """Returns the keys and values that `recall` attends to, or `step`, which reads those at positions."""

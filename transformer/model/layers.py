@@ -1,6 +1,7 @@
 """Sub-layers, and the encoder and decoder layers made of them (paper, figure 1)."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from flax import linen as nn
 from transformer.axes import shard
 from transformer.config import ModelConfig
 from transformer.model.attention import KeysValues, MultiHeadAttention
+from transformer.model.chunks import in_chunks
 from transformer.model.dropout import Dropout
 from transformer.model.local import Parts
 from transformer.model.norms import Norm
@@ -44,18 +46,28 @@ class FeedForward(nn.Module):
     """FFN(x) = activation(x W_1 + b_1) W_2 + b_2 (equation 2), or (activation(x W) * (x V)) W_2 if gated."""
 
     config: ModelConfig
+    rows: str = "BT"
+
+    def __call__(self, x_BTD: jax.Array, deterministic: bool = True) -> jax.Array:
+        """Returns y_BTD; the hidden vectors [B, T, F] exist for `chunk_length` positions at a time."""
+
+        def run(self: "FeedForward", x_BTD: jax.Array) -> jax.Array:
+            return self.whole(x_BTD, deterministic)
+
+        return in_chunks(self, run, {self.rows + "D": x_BTD}, self.config.chunk_length)
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array, deterministic: bool = True) -> jax.Array:
+    def whole(self, x_BTD: jax.Array, deterministic: bool) -> jax.Array:
+        """Returns y_BTD of all positions at once."""
         c = self.config
         names = ("wi", "wi_linear") if c.gated_feed_forward else ("wi",)
-        inner = [Projection("D->F", c.feed_forward_bias, c, name=name) for name in names]
+        inner = [Projection("D->F", c.feed_forward_bias, c, self.rows, name=name) for name in names]
         h_BTF, *linear = project(x_BTD, *inner)
         h_BTF = ACTIVATIONS[c.activation](h_BTF)
         for factor_BTF in linear:
             h_BTF = h_BTF * factor_BTF
         h_BTF = Dropout(c.activation_dropout_rate)(h_BTF, deterministic)
-        return Projection("F->D", c.feed_forward_bias, c, name="wo")(h_BTF)
+        return Projection("F->D", c.feed_forward_bias, c, self.rows, name="wo")(h_BTF)
 
 
 class Layer(nn.Module):
@@ -65,6 +77,7 @@ class Layer(nn.Module):
     """
 
     config: ModelConfig
+    rows: ClassVar[str] = "BT"
 
     def residual(
         self,
@@ -78,18 +91,19 @@ class Layer(nn.Module):
             x_BTD = x_BTD + self.dropout(sublayer(norm(x_BTD)), deterministic)
         else:
             x_BTD = norm(x_BTD + self.dropout(sublayer(x_BTD), deterministic))
-        return shard(x_BTD, "BTD")
+        return shard(x_BTD, self.rows + "D")
 
 
 class EncoderLayer(Layer):
     """Self-attention, then the feed-forward network."""
 
-    causal = False  # whether later positions are hidden
+    causal: ClassVar[bool] = False  # whether later positions are hidden
+    rows: ClassVar[str] = "BS"
 
     def setup(self) -> None:
         self.self_attention = MultiHeadAttention(self.config, causal=self.causal)
         self.self_attention_norm = Norm(self.config)
-        self.feed_forward = FeedForward(self.config)
+        self.feed_forward = FeedForward(self.config, self.rows)
         self.feed_forward_norm = Norm(self.config)
         self.dropout = Dropout(self.config.dropout_rate)
 
@@ -119,7 +133,7 @@ class EncoderLayer(Layer):
 class SequenceLayer(EncoderLayer):
     """The layer of a language model: an encoder's, masked, whose positions are read by later ones."""
 
-    causal = True
+    causal: ClassVar[bool] = True
 
     def remember(self, x_BSD: jax.Array, pos_BS: jax.Array) -> KeysValues:
         """Returns the keys and values, of the layer's input, that later positions read in `step`."""
@@ -151,14 +165,14 @@ class SequenceLayer(EncoderLayer):
 class DecoderLayer(Layer):
     """Masked self-attention, encoder-decoder attention, then the feed-forward network."""
 
-    causal = True
+    causal: ClassVar[bool] = True
 
     def setup(self) -> None:
         self.self_attention = MultiHeadAttention(self.config, causal=True)
         self.self_attention_norm = Norm(self.config)
         self.cross_attention = MultiHeadAttention(self.config)
         self.cross_attention_norm = Norm(self.config)
-        self.feed_forward = FeedForward(self.config)
+        self.feed_forward = FeedForward(self.config, self.rows)
         self.feed_forward_norm = Norm(self.config)
         self.dropout = Dropout(self.config.dropout_rate)
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from transformer.config import ModelConfig
 from transformer.model.masks import segment_mask
+from transformer.model.sharded import neighbour
 
 _NOBODY = -1  # a segment that no query belongs to
 
@@ -94,7 +95,13 @@ class Reach:
         return Parts(jnp.concatenate([first_NTS, near_NTS], axis=-1), (place_T - place_T[:n, None])[None])
 
     def read(
-        self, read: Reading, q_BHTK: jax.Array, k_BGTK: jax.Array, v_BGTK: jax.Array, mask: Parts, bias: Parts
+        self,
+        read: Reading,
+        q_BHTK: jax.Array,
+        k_BGTK: jax.Array,
+        v_BGTK: jax.Array,
+        mask: Parts,
+        bias: Parts | None,
     ) -> tuple[jax.Array, Parts]:
         """Returns (y_BHTK, weights) of queries that see what is within reach.
 
@@ -102,9 +109,10 @@ class Reach:
           read: what attends: queries, keys, values, mask, bias -> (y_BHTK, weights_BHTS).
           q_BHTK, k_BGTK, v_BGTK: of whole rows.
           mask: from `mask`.
-          bias: of the distances in `distance`.
+          bias: of the distances in `distance`, or None.
         """
         (B, _, T, _), n = q_BHTK.shape, min(self.first, q_BHTK.shape[2])
+        bias = bias or Parts(None)
         if bias.near is not None and bias.near.shape[0] > 1:
             bias = bias._replace(near=jnp.tile(bias.near, (B, 1, 1, 1)))
         around = self.around(k_BGTK), self.around(v_BGTK)
@@ -164,12 +172,11 @@ class Reach:
     def _near(self, x_BXSY: jax.Array, fill: int = 0) -> jax.Array:
         B, X, S, Y = x_BXSY.shape
         c, N, before, after = self._blocks(S)
-        ends = before * c, (N + after) * c - S
-        x_BXSY = jnp.pad(x_BXSY, ((0, 0), (0, 0), ends, (0, 0)), constant_values=fill)
-        x_BXNSY = x_BXSY.reshape(B, X, before + N + after, c, Y)
-        wide = before + 1 + after
-        near = jnp.concatenate([x_BXNSY[:, :, i : i + N] for i in range(wide)], axis=3)
-        return near.swapaxes(1, 2).reshape(B * N, X, wide * c, Y)
+        x_BXSY = jnp.pad(x_BXSY, ((0, 0), (0, 0), (0, N * c - S), (0, 0)), constant_values=fill)
+        x_BXNSY = x_BXSY.reshape(B, X, N, c, Y)
+        near = [neighbour(x_BXNSY, -1, fill)] * before + [x_BXNSY] + [neighbour(x_BXNSY, 1, fill)] * after
+        near_BXNSY = jnp.concatenate(near, axis=3)
+        return near_BXNSY.swapaxes(1, 2).reshape(B * N, X, len(near) * c, Y)
 
     def _near_distance(self, T: int) -> jax.Array:
         c, _, before, after = self._blocks(T)
@@ -177,8 +184,8 @@ class Reach:
 
 
 def reach(config: ModelConfig, causal: bool) -> Reach | None:
-    """Returns the reach of a stack's self-attention; None: all of the row."""
-    if config.attention == "full":
+    """Returns the reach of self-attention; None: all of the row."""
+    if config.attention not in ("window", "block"):
         return None
     first = 0 if causal else config.global_tokens
     return Reach(config.attention == "window", config.attention_radius, causal, first)

@@ -9,11 +9,12 @@ from transformer.model.sharded import products
 
 
 class Projection(nn.Module):
-    """Linear map between named axes: `letters` as in "D->HK"."""
+    """Linear map between named axes: `letters` as in "D->HK", `rows` of what comes before them."""
 
     letters: str
     use_bias: bool
     config: ModelConfig
+    rows: str = "BT"
 
     def setup(self) -> None:
         c = self.config
@@ -38,5 +39,5 @@ def project(x: jax.Array, *projections: Projection, together: bool = False) -> t
     """Returns what each of the projections, with inputs of the same letters, makes of `x`; see `products`."""
     dtype = jnp.dtype(projections[0].config.dtype)
     kernels = [p.kernel.astype(dtype) for p in projections]
-    ys = products(x.astype(dtype), kernels, projections[0].letters, together)
+    ys = products(x.astype(dtype), kernels, projections[0].letters, together, projections[0].rows)
     return tuple(y + p.bias.astype(dtype) if p.use_bias else y for y, p in zip(ys, projections, strict=True))

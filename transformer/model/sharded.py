@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from transformer.axes import AXES, GATHERED_AXES, ROW_AXES, product_axes, spec
+from transformer.axes import AXES, GATHERED_AXES, ROW_AXES, SEQUENCE, present, product_axes, spec
 
 
 def _rows_are_divided(x: jax.Array) -> bool:
@@ -32,7 +32,11 @@ def _ends(kernels: Sequence[jax.Array]) -> list[int]:
 
 
 def products(
-    x: jax.Array, kernels: Sequence[jax.Array], letters: str, together: bool = False
+    x: jax.Array,
+    kernels: Sequence[jax.Array],
+    letters: str,
+    together: bool = False,
+    rows: str = "BT",
 ) -> tuple[jax.Array, ...]:
     """Returns `x` times each kernel.
 
@@ -45,20 +49,21 @@ def products(
       letters: the axes of inputs and outputs, as in "D->HK".
       together: as one product with all kernels side by side, which for the few rows of a step of decoding
         takes two thirds of the time of three.
+      rows: the axes of `x` before its inputs.
     """
     inputs, outputs = letters.split("->")
 
     def multiply(x: jax.Array, kernels: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
         # As products of plain matrices: for the gradients of an einsum over more axes XLA transposes
         # what it multiplies, which on the CPU takes longer than the product itself.
-        rows = x.shape[: x.ndim - len(inputs)]
-        x_NI = x.reshape(math.prod(rows), -1)
+        sizes = x.shape[: x.ndim - len(inputs)]
+        x_NI = x.reshape(math.prod(sizes), -1)
         flat = [k.reshape(x_NI.shape[-1], -1) for k in kernels]
         if together:
             ys = jnp.split(x_NI @ jnp.concatenate(flat, axis=1), _ends(flat), axis=1)
         else:
             ys = [x_NI @ kernel for kernel in flat]
-        return tuple(y.reshape(*rows, *k.shape[len(inputs) :]) for y, k in zip(ys, kernels, strict=True))
+        return tuple(y.reshape(*sizes, *k.shape[len(inputs) :]) for y, k in zip(ys, kernels, strict=True))
 
     if not _rows_are_divided(x):
         return multiply(x, kernels)
@@ -71,7 +76,7 @@ def products(
         ]
         return jax.lax.psum(multiply(x, whole), product_axes(inputs))
 
-    rows = "B" + "_" * (x.ndim - 1 - len(inputs))
+    rows = present(rows, x.shape)
     kernel = spec(inputs + outputs)
     return jax.shard_map(
         local,
@@ -80,7 +85,7 @@ def products(
     )(x, *kernels)
 
 
-def look_up(table_RXD: jax.Array, ids_BT: jax.Array, letters: str, dtype: str) -> jax.Array:
+def look_up(table_RXD: jax.Array, ids_BT: jax.Array, letters: str, dtype: str, rows: str = "BT") -> jax.Array:
     """Returns the rows `ids_BT` of a table, [B, T, D].
 
     On a mesh the table stays where it is: a device looks up its share of D for the ids of its whole
@@ -91,6 +96,7 @@ def look_up(table_RXD: jax.Array, ids_BT: jax.Array, letters: str, dtype: str) -
       ids_BT: int32 row numbers.
       letters: the axes of the table, "VD" or "_D".
       dtype: of the result; gradients are added up in the table's own.
+      rows: the axes of the ids.
     """
     if not _rows_are_divided(ids_BT):
         return table_RXD[0, ids_BT].astype(dtype)
@@ -106,6 +112,40 @@ def look_up(table_RXD: jax.Array, ids_BT: jax.Array, letters: str, dtype: str) -
         found_BTD = jax.lax.psum(found_BTD, split)
         return jax.lax.all_to_all(found_BTD, GATHERED_AXES, split_axis=0, concat_axis=2, tiled=True)
 
-    return jax.shard_map(local, in_specs=(spec("R" + letters), spec("B_")), out_specs=spec("B__"))(
+    rows = present(rows, ids_BT.shape)
+    return jax.shard_map(local, in_specs=(spec("R" + letters), spec(rows)), out_specs=spec(rows + "_"))(
         table_RXD, ids_BT
     )
+
+
+def neighbour(x_BHSXY: jax.Array, step: int, fill: int) -> jax.Array:
+    """Returns for each block of positions the one `step` (-1 or 1) after it, `fill` where there is none.
+
+    On a mesh that divides the blocks, each device sends the one at its edge to the next device.
+
+    Args:
+      x_BHSXY: S blocks of X positions.
+      step: see there.
+      fill: a number.
+    """
+
+    def moved(x_BHSXY: jax.Array, edge_BH1XY: jax.Array) -> jax.Array:
+        parts = (x_BHSXY[:, :, 1:], edge_BH1XY) if step > 0 else (edge_BH1XY, x_BHSXY[:, :, :-1])
+        return jnp.concatenate(parts, axis=2)
+
+    letters = present("BHS__", x_BHSXY.shape)
+    if "S" not in letters or not _rows_are_divided(x_BHSXY):
+        return moved(x_BHSXY, jnp.full_like(x_BHSXY[:, :, :1], fill))
+    mesh = jax.sharding.get_abstract_mesh()
+    size = mesh.shape[SEQUENCE]
+    if x_BHSXY.shape[1] % math.prod(mesh.shape[axis] for axis in AXES["H"]):
+        letters = letters.replace("H", "_")  # what all heads share
+
+    def local(x_BHSXY: jax.Array) -> jax.Array:
+        own = x_BHSXY[:, :, :1] if step > 0 else x_BHSXY[:, :, -1:]
+        pairs = [(i, i - step) for i in range(size) if 0 <= i - step < size]
+        edge = jax.lax.ppermute(own, SEQUENCE, pairs)
+        last = jax.lax.axis_index(SEQUENCE) == (size - 1 if step > 0 else 0)
+        return moved(x_BHSXY, jnp.where(last, jnp.array(fill, edge.dtype), edge))
+
+    return jax.shard_map(local, in_specs=spec(letters), out_specs=spec(letters))(x_BHSXY)

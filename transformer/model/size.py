@@ -20,20 +20,23 @@ ADAFACTOR_MIN_SIZE = 128  # smallest second-largest axis whose second moments ar
 def parameter_shapes(model: Transformer) -> Any:
     """Returns the parameter tree as `jax.ShapeDtypeStruct`s.
 
-    Layers of a stack are alike: one of each is traced, which takes 0.1 s however many there are.
+    Layers of a stack are alike, or every second one: one of each is traced, which takes 0.1 s however many
+    there are.
     """
     c = model.config
     stacked = c.scan_layers or c.recurrence != "none"
     depths = {} if stacked else c.stacks
     if depths:
-        c = dataclasses.replace(c, num_encoder_layers=1, num_decoder_layers=1)
+        kinds = min(2, c.num_encoder_layers) if c.attention == "alternating" else 1
+        c = dataclasses.replace(c, num_encoder_layers=kinds, num_decoder_layers=1)
     model = Transformer(c, model.source_vocab, model.target_vocab)
     ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), *(ids,) * 6)["params"]
     for stack, depth in depths.items():
         if stack not in shapes:
             continue
-        shapes[stack] |= {f"layer_{i}": shapes[stack]["layer_0"] for i in range(1, depth)}
+        traced = [shapes[stack][f"layer_{i}"] for i in range(kinds if stack == "encoder" else 1)]
+        shapes[stack] |= {f"layer_{i}": traced[i % len(traced)] for i in range(len(traced), depth)}
         if "relative_bias" in shapes[stack] and not c.relative_shared:
             one = shapes[stack]["relative_bias"]
             shapes[stack]["relative_bias"] = one.update(shape=(depth, *one.shape[1:]))
@@ -70,7 +73,8 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
     and of kind "decoder_only" that of an encoder layer of S + T positions for each layer, and the output,
     with 6 for the 4 before D F if the network is gated, and 2 A K more for each query if scores are
     general (K the size of a head); additive scores count as products of the same size. For S^2 and T^2 local
-    attention has `Reach.scored`. Vectors of X distances (`positions` "shaw") are 4 X A more for each query of
+    attention has `Reach.scored`, and compressed attention S^2 over `compression` for S^2, and 4 A' K more for
+    each key. Vectors of X distances (`positions` "shaw") are 4 X A more for each query of
     self-attention. The result is three times their sum, over T. Recomputation (`remat`) is not counted.
 
     Args:
@@ -94,7 +98,10 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
             scored += length * _distances(c)
         return length * (query + key) + 4 * scored * A + 4 * length * D * F
 
-    layers = c.stacks.get("encoder", 0) * layer(False, S)
+    layers = 0.0
+    if "encoder" in c.stacks:
+        kinds = [c.of_layer(depth).attention for depth in range(c.num_encoder_layers)]
+        layers += c.num_encoder_layers * layer(False, S) + S * 4 * A_kv * K * kinds.count("compressed")
     if c.kind == "decoder_only":
         layers += c.num_decoder_layers * layer(True, S + T)
     elif c.kind == "encoder_decoder":
@@ -103,9 +110,20 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
     return 3 * (layers + 2 * answers * D * V) / T
 
 
-def _scored(config: ModelConfig, causal: bool, length: float) -> float:
-    """Returns the pairs of positions that self-attention computes a score for, in a row."""
-    near = reach(config, causal)
+def _scored(config: ModelConfig, causal: bool, length: float, without: str = "") -> float:
+    """Returns the pairs of positions that self-attention computes a score for in a row, in a mean layer.
+
+    Layers whose attention is `without` count as none.
+    """
+    layers = [config] if causal else [config.of_layer(depth) for depth in range(config.num_encoder_layers)]
+    counted = [layer for layer in layers if layer.attention != without]
+    return sum(_scored_in(layer, causal, length) for layer in counted) / len(layers)
+
+
+def _scored_in(layer: ModelConfig, causal: bool, length: float) -> float:
+    if layer.attention == "compressed" and not causal:
+        return length * -(-length // layer.compression)
+    near = reach(layer, causal)
     return length**2 if near is None else near.scored(length)
 
 
@@ -169,32 +187,35 @@ def _activations(model: Transformer, rows: int, row_length: int, loss_chunk: int
 
     Per position, an attention keeps queries, keys, values, their mixture twice, in the order of heads and
     in that of positions (3 A + 2 A', A' that of the heads of keys), the sum before the norm and the
-    normed sum (2 D), and exponentials (H S, fewer if local); a feed-forward network keeps a hidden
-    vector, two if the activation is not relu, two more if gated, the sum and the normed sum (F + 2 D).
-    Of kind "decoder_only" the positions of a row are its sources' and its targets', in layers with one
-    attention each.
-    With `remat` a layer keeps its input, and one layer at a time is whole. The loss keeps the gradients
+    normed sum (2 D), and exponentials (H S, fewer if local or compressed); a feed-forward network keeps a
+    hidden vector, two if the activation is not relu, two more if gated, the sum and the normed sum (F + 2 D).
+    With `chunk_length` neither hidden vectors nor exponentials of compressed keys are kept. Of kind
+    "decoder_only" the positions of a row are its sources' and its targets', in layers with one attention
+    each. With `remat` a layer keeps its input, and one layer at a time is whole. The loss keeps the gradients
     of its inputs, and three arrays of a chunk's logits.
     """
     c = model.config
     D, H = c.d_model, c.num_heads
+    without = "compressed" if c.chunk_length else ""
     A = (3 * c.num_heads + 2 * c.kv_heads) * c.key_size
-    hidden = c.d_ff * (1 + (c.activation != "relu") + 2 * c.gated_feed_forward)
+    hidden = 0 if c.chunk_length else c.d_ff * (1 + (c.activation != "relu") + 2 * c.gated_feed_forward)
     positions = rows * row_length
 
     def layer(causal: bool, length: int) -> float:
         """Of a position: self-attention and the feed-forward network."""
-        return 4 * D + A + hidden + H * _scored(c, causal, length) / length
+        return 4 * D + A + hidden + H * _scored(c, causal, length, without) / length
 
-    sides = 1 + c.reads_source
-    decoder = {
-        "encoder_decoder": (c.num_decoder_layers, layer(True, row_length) + 2 * D + A + H * row_length),
-        "decoder_only": (sides * c.num_decoder_layers, layer(True, sides * row_length)),
-        "encoder_only": (0, 0),
-    }[c.kind]
-    stacks = (c.stacks.get("encoder", 0), layer(False, row_length)), decoder
+    stacks: list[tuple[int, float]] = []  # layers, and what each keeps
+    if "encoder" in c.stacks:
+        stacks.append((c.num_encoder_layers, layer(False, row_length)))
+    if c.kind == "decoder_only":
+        sides = 1 + c.reads_source
+        stacks.append((sides * c.num_decoder_layers, layer(True, sides * row_length)))
+    elif c.kind == "encoder_decoder":
+        cross = 2 * D + A + H * row_length
+        stacks.append((c.num_decoder_layers, layer(True, row_length) + cross))
     if c.remat:
-        layers = sum(n for n, _ in stacks) * D + max(whole for n, whole in stacks if n)
+        layers = sum(n for n, _ in stacks) * D + max(whole for _, whole in stacks)
     else:
         layers = sum(n * whole for n, whole in stacks)
     kept = positions * (layers + 2 * D) * jnp.dtype(c.dtype).itemsize

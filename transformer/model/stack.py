@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,13 @@ from transformer.model.norms import Norm
 from transformer.model.sharded import look_up
 
 
+class Turns(NamedTuple):
+    """What belongs to the layers 0, 2, ... and to the layers 1, 3, ... of a stack where they differ."""
+
+    even: Any
+    odd: Any
+
+
 class Stack(nn.Module):
     """What encoder and decoder share: input signal, layers, and the final norm of pre-norm models."""
 
@@ -27,6 +34,8 @@ class Stack(nn.Module):
 
     def setup(self) -> None:
         c = self.config
+        self.causal = self.layer_type.causal
+        self.reach = local.reach(c, self.causal)
         layer: Any = self.layer_type
         if c.remat:
             # The last argument, `deterministic`, is a Python bool. Without CSE prevention XLA may
@@ -36,7 +45,8 @@ class Stack(nn.Module):
         if c.scan_layers:
             self.layers = layer(c)
         else:
-            self.layer = [layer(c) for _ in range(1 if c.recurrence != "none" else self.num_layers)]
+            number = 1 if c.recurrence != "none" else self.num_layers
+            self.layer = [layer(c if self.causal else c.of_layer(depth)) for depth in range(number)]
         if c.recurrence == "adaptive":
             self.halting = halting.HaltingUnit(c)
         if c.norm == "pre":
@@ -52,8 +62,6 @@ class Stack(nn.Module):
             shape = tables, c.relative_buckets, c.num_heads
             self.relative_bias = self.param("relative_bias", normal, shape, dtype)
         self.dropout = Dropout(c.dropout_rate)
-        self.causal = self.layer_type.causal
-        self.reach = local.reach(c, self.causal)
 
     def signal(self, embedded_BTD: jax.Array, pos_BT: jax.Array, deterministic: bool = True) -> jax.Array:
         """Returns Dropout(embedding * sqrt(d_model) + position signal) (3.4, 3.5, 5.4).
@@ -66,13 +74,14 @@ class Stack(nn.Module):
             x_BTD = self.placed(x_BTD, pos_BT)
         if c.embedding_norm:
             x_BTD = self.embedding_norm(x_BTD)
-        return shard(self.dropout(x_BTD, deterministic), "BTD")
+        return shard(self.dropout(x_BTD, deterministic), self.layer_type.rows + "D")
 
     def placed(self, x_BTD: jax.Array, pos_BT: jax.Array) -> jax.Array:
         """Returns `x_BTD` with the signal of the positions added, if the model adds one."""
         c = self.config
         if c.positions == "learned":
-            return x_BTD + look_up(copies(self.positions, "_D"), pos_BT + c.position_offset, "_D", c.dtype)
+            rows, table_R_D = self.layer_type.rows, copies(self.positions, "_D")
+            return x_BTD + look_up(table_R_D, pos_BT + c.position_offset, "_D", c.dtype, rows)
         if c.positions in positions.FIXED:
             signal_BTD = positions.FIXED[c.positions](pos_BT + c.position_offset, c.d_model)
             return x_BTD + signal_BTD.astype(c.dtype)
@@ -112,16 +121,26 @@ class Stack(nn.Module):
         self.sow("ponder", "remainder", found.remainder_BT)
         return self.finish(found.mean_BTD)
 
-    def mask(self, seg_BT: jax.Array, num_source: int = 0) -> jax.Array | local.Parts:
-        """Returns who sees whom in self-attention; of one sequence the first places are a source's."""
+    def mask(self, seg_BT: jax.Array, num_source: int = 0) -> jax.Array | local.Parts | Turns:
+        """Returns who sees whom in self-attention, as `MultiHeadAttention` takes it.
+
+        Of one sequence the first `num_source` places are a source's.
+        """
+        if self.causal and self.reach is None:
+            return masks.decoder_mask(seg_BT, num_source if self.config.prefix == "bidirectional" else 0)
         if self.reach is not None:
             return self.reach.mask(seg_BT)
-        if not self.causal:
-            return masks.segment_mask(seg_BT, seg_BT)
-        return masks.decoder_mask(seg_BT, num_source if self.config.prefix == "bidirectional" else 0)
+        if self.config.attention == "alternating":
+            return Turns(*(_mask(self.config.of_layer(depth), seg_BT) for depth in range(2)))
+        return _mask(self.config, seg_BT)
 
-    def distance(self, pos_BT: jax.Array) -> jax.Array | local.Parts:
-        """Returns distances_NTS, int32, of keys from queries: sentences of a row do not see each other."""
+    def distance(self, pos_BT: jax.Array) -> jax.Array | local.Parts | None:
+        """Returns distances_NTS, int32, of keys from queries: sentences of a row do not see each other.
+
+        None where scores do not depend on them.
+        """
+        if self.config.positions not in ("relative", "alibi"):
+            return None
         if self.reach is not None:
             return self.reach.distance(pos_BT.shape[1])
         if self.config.prefix != "none":  # a row's sources, then its targets
@@ -176,16 +195,19 @@ class Stack(nn.Module):
         """
         distance, table_LXH = self.distance(pos_BT), self.tables()
 
-        def body(layer: Any, x: jax.Array, table_XH: jax.Array | None) -> tuple[jax.Array, None]:
+        def body(
+            layer: Any, x: jax.Array, table_XH: jax.Array | None, depth: int = 0
+        ) -> tuple[jax.Array, None]:
             if remembered is not None:
                 remembered.append(layer.remember(x, pos_BT))
             bias = jax.tree.map(partial(self.score_bias, table_XH), distance)
-            return layer(x, pos_BT, *context, bias, deterministic), None
+            own = (x[depth % 2] if isinstance(x, Turns) else x for x in context)
+            return layer(x, pos_BT, *own, bias, deterministic), None
 
         if not self.config.scan_layers:
 
             def step(depth: int, layer: Any, x_BTD: jax.Array) -> jax.Array:
-                return body(layer, x_BTD, None if table_LXH is None else table_LXH[depth])[0]
+                return body(layer, x_BTD, None if table_LXH is None else table_LXH[depth], depth)[0]
 
             return self.deepen(x_BTD, pos_BT, step)
 
@@ -196,3 +218,11 @@ class Stack(nn.Module):
             length=self.num_layers,
         )
         return self.finish(scan(self.layers, x_BTD, table_LXH)[0])
+
+
+def _mask(config: ModelConfig, seg_BT: jax.Array) -> jax.Array | local.Parts:
+    """Returns who sees whom in an encoder's layer."""
+    if config.attention == "compressed":
+        return seg_BT  # its layers make their masks, for a few queries at a time
+    reach = local.reach(config, causal=False)
+    return masks.segment_mask(seg_BT, seg_BT) if reach is None else reach.mask(seg_BT)

@@ -49,8 +49,8 @@ class Embedding(nn.Module):
         )
         self.copies_RVD = copies(self.embedding, "VD")
 
-    def __call__(self, ids_BT: jax.Array) -> jax.Array:
-        return shard(look_up(self.copies_RVD, ids_BT, "VD", self.config.dtype), "BTD")
+    def __call__(self, ids_BT: jax.Array, rows: str = "BT") -> jax.Array:
+        return shard(look_up(self.copies_RVD, ids_BT, "VD", self.config.dtype, rows), rows + "D")
 
     def logits(self, y_BTD: jax.Array) -> jax.Array:
         return jnp.einsum("BTD,VD->BTV", y_BTD, self.embedding.astype(self.config.dtype))
@@ -141,7 +141,7 @@ class Transformer(nn.Module):
         self, src_BS: jax.Array, seg_BS: jax.Array, pos_BS: jax.Array, deterministic: bool = True
     ) -> jax.Array:
         """Returns encoded_BSD, which of an encoder alone the output projection reads."""
-        x_BSD = self.encoder.signal(self._table("source")(src_BS), pos_BS, deterministic)
+        x_BSD = self.encoder.signal(self._table("source")(src_BS, "BS"), pos_BS, deterministic)
         encoded_BSD = self.encoder.run(x_BSD, pos_BS, deterministic, self.encoder.mask(seg_BS))
         return encoded_BSD if "decoder" in self.config.stacks else self._scaled(encoded_BSD)
 

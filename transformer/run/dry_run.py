@@ -13,7 +13,8 @@ from jax.sharding import Mesh, NamedSharding
 from transformer.config import Config
 from transformer.config_mapping import to_dict
 from transformer.data.encoded import left_out
-from transformer.io.devices import check_attention, check_sizes, make_mesh, row_shards
+from transformer.data.pipeline import row_lengths
+from transformer.io.devices import check_attention, check_lengths, check_sizes, make_mesh, row_shards
 from transformer.io.workdir import Workdir
 from transformer.model.size import count_parameters, flops_per_token, memory_estimate
 from transformer.model.traffic import parameter_bytes
@@ -37,6 +38,7 @@ def dry_run(config: Config, root: str | None) -> None:
     changes = Workdir(root).check_config(config) if root else []
     mesh = make_mesh(config.mesh)
     check_attention(mesh, config.model)
+    check_lengths(mesh.shape, config.model, row_lengths(config.data, config.row_length))
     with tempfile.TemporaryDirectory() as scratch:
         workdir = Workdir(scratch)
         if root and Workdir(root).tokenizer.exists():

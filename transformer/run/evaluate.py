@@ -18,6 +18,7 @@ from transformer.io.progress import Progress
 from transformer.io.text import line_writer, read_lines
 from transformer.io.workdir import Workdir, write_json
 from transformer.metrics.bootstrap import BootstrapResult, paired_bootstrap
+from transformer.metrics.rouge import rouge
 from transformer.metrics.scores import score
 from transformer.run.answers import score_labels, score_masked
 from transformer.run.translate import report_split
@@ -184,6 +185,8 @@ def _report(
     tokenize: str,
 ) -> dict[str, Any]:
     """Prints the scores of one set, writes them as JSON if asked, and returns them."""
+    if args.metric == "rouge":
+        return _report_rouge(args, name, hypotheses, references)
     found = score(hypotheses, references, tokenize, args.lowercase)
     print(f"{name}: {found.num_lines:,} lines")
     print(f"BLEU {found.bleu:.2f}  {found.bleu_details}  [{found.bleu_signature}]")
@@ -196,6 +199,27 @@ def _report(
         )
         _print_comparison(compared, args.baseline)
         result["bootstrap"] = dataclasses.asdict(compared)
+    if args.json:
+        write_json(Path(args.json), {"name": name, **result})
+    return result
+
+
+def _report_rouge(
+    args: argparse.Namespace, name: str, hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    """As `_report`, for summaries.
+
+    Raises:
+      ConfigError: if something is asked for that ROUGE has no use for.
+    """
+    for option in ("baseline", "tokenize", "lowercase"):
+        if getattr(args, option):
+            raise ConfigError(f"--{option}: is of BLEU and chrF; leave it out with --metric rouge")
+    found = rouge(hypotheses, references)
+    print(f"{name}: {found.num_lines:,} lines")
+    scores = f"ROUGE-1 {found.rouge1:.2f}  ROUGE-2 {found.rouge2:.2f}  ROUGE-L {found.rougeL:.2f}"
+    print(f"{scores}  [{found.signature}]", flush=True)
+    result = dataclasses.asdict(found)
     if args.json:
         write_json(Path(args.json), {"name": name, **result})
     return result

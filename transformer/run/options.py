@@ -34,9 +34,8 @@ def add_decode(p: argparse.ArgumentParser) -> None:
         dest="max_extra_length",
         help="longest output: the source's length + N, in tokens",
     )
-    group.add_argument(
-        "--min_length", type=int, metavar="N", help="shortest output, in tokens with its end mark"
-    )
+    group.add_argument("--length_limit", type=int, metavar="N", help="longest output, whatever the source")
+    group.add_argument("--min_length", type=int, metavar="N", help="shortest output, end mark included")
     group.add_argument(
         "--no_repeat_ngram_size", type=int, metavar="N", help="no output has N tokens in a row twice"
     )

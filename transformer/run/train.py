@@ -19,8 +19,9 @@ from jax.sharding import Mesh
 import transformer
 from transformer.config import Config
 from transformer.config_mapping import flat
+from transformer.data.pipeline import row_lengths
 from transformer.io.allocator import keep_freed_memory
-from transformer.io.devices import check_attention, check_sizes, make_mesh, one_step_at_a_time
+from transformer.io.devices import check_attention, check_lengths, check_sizes, make_mesh, one_step_at_a_time
 from transformer.io.goodput import Goodput
 from transformer.io.lock import locked
 from transformer.io.processes import Processes
@@ -65,6 +66,7 @@ def train(
         mesh = make_mesh(config.mesh)
         keep_freed_memory(mesh)
         check_attention(mesh, config.model)
+        check_lengths(mesh.shape, config.model, row_lengths(config.data, config.row_length))
         if processes.first:
             held.enter_context(locked(workdir.root, note))
             for line in workdir.check_config(config):

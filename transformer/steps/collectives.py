@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from transformer.config import Config
 from transformer.data.batch import Batch
+from transformer.data.pipeline import side_lengths
 from transformer.model.transformer import Transformer
 from transformer.steps.state import state_like
 from transformer.steps.train_step import dropout_key, jit_steps
@@ -182,13 +183,12 @@ def compile_step(
       config: the run.
       mesh: its devices.
       rows: rows of the global batch; the mesh divides them.
-      row_length: positions of a row, on both sides if there are sources.
+      row_length: positions of a row, of the target fewer if the data say so, of the source none without it.
     """
     tx = make_optimizer(model.config, config.optim, config.run.num_steps)
     state = state_like(model, tx, config, mesh)
     source, target = (
-        jax.ShapeDtypeStruct((rows, length), jnp.int32)
-        for length in (row_length * config.data.has_sources, row_length)
+        jax.ShapeDtypeStruct((rows, length), jnp.int32) for length in side_lengths(config.data, row_length)
     )
     batch = Batch(*(source,) * 3, *(target,) * 3)
     key = jax.eval_shape(lambda: dropout_key(config.run))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from transformer.axes import MESH_AXES, param_specs
+from transformer.axes import param_specs
 from transformer.paths import by_path
 
 
@@ -41,7 +41,7 @@ def find_drift(params: Any, mesh: Mesh) -> Drift | None:
     specs = param_specs(params)
     digests = np.asarray(jax.device_get(_digests(params, specs, mesh)))
     for i, (path, spec) in enumerate(by_path(specs).items()):
-        if (found := _odd_one_out(digests[..., i], _copied(spec))) is not None:
+        if (found := _odd_one_out(digests[..., i], _copied(spec, mesh))) is not None:
             odd, rival = mesh.devices[found[0]], found[1] and mesh.devices[found[1]]
             names = (rival.process_index, rival.id) if rival else None
             return Drift(path, odd.process_index, odd.id, names)
@@ -49,14 +49,14 @@ def find_drift(params: Any, mesh: Mesh) -> Drift | None:
 
 
 def _digests(params: Any, specs: Any, mesh: Mesh) -> jax.Array:
-    """Returns uint32 [data, fsdp, tensor, parameters]: sums of the bits that each device holds."""
+    """Returns uint32 [data, fsdp, tensor, ..., parameters], as the mesh has axes: sums of bits."""
 
     def local(params: Any) -> jax.Array:
-        return jnp.stack([_sum_of_bits(x) for x in jax.tree.leaves(params)])[None, None, None]
+        sums_N = jnp.stack([_sum_of_bits(x) for x in jax.tree.leaves(params)])
+        return sums_N.reshape((1,) * len(mesh.axis_names) + sums_N.shape)
 
-    own = jax.shard_map(
-        local, mesh=mesh, in_specs=(specs,), out_specs=PartitionSpec(*MESH_AXES), check_vma=False
-    )
+    out_specs = PartitionSpec(*mesh.axis_names)
+    own = jax.shard_map(local, mesh=mesh, in_specs=(specs,), out_specs=out_specs, check_vma=False)
     everywhere = jax.NamedSharding(mesh, PartitionSpec())
     return jax.jit(own, out_shardings=everywhere)(params)
 
@@ -66,12 +66,12 @@ def _sum_of_bits(x: jax.Array) -> jax.Array:
     return jnp.sum(jax.lax.bitcast_convert_type(x, unsigned), dtype=jnp.uint32)
 
 
-def _copied(spec: PartitionSpec) -> tuple[int, ...]:
+def _copied(spec: PartitionSpec, mesh: Mesh) -> tuple[int, ...]:
     """Returns the numbers of the mesh axes over which an array of this sharding is copied."""
     divided: set[str] = set()
     for names in spec:
         divided |= set(names if isinstance(names, tuple) else (names,)) if names else set()
-    return tuple(i for i, name in enumerate(MESH_AXES) if name not in divided)
+    return tuple(i for i, name in enumerate(mesh.axis_names) if name not in divided)
 
 
 def _odd_one_out(

@@ -238,6 +238,18 @@ def test_evaluation_batches_have_every_pair_once(count):
     assert {batch.src_BS.shape for batch in batches} <= {(4, LENGTH)}
 
 
+def test_targets_may_have_fewer_positions_than_sources():
+    pairs = Corpus([(9, 3), (16, 4), (2, 4), (1, 1)])
+    data = DataConfig(**{**vars(BUCKETS), "target_length": 4})
+    for batches in (evaluation_batches(pairs, data, LENGTH), [next(start([pairs], data)).batch]):
+        for batch in batches:
+            assert batch.tgt_BT.shape[1] == 4
+            assert batch.src_BS.shape == batch.src_pos_BS.shape
+            assert batch.src_seg_BS.max() == batch.tgt_seg_BT.max() == 1  # one pair a row
+    rows = [row for batch in evaluation_batches(pairs, data, LENGTH) for row in batch.src_seg_BS if row.any()]
+    assert sorted(row.sum() for row in rows) == [1, 2, 9, 16]
+
+
 def test_padding_of_rows_adds_nothing_but_empty_rows():
     batch = pack_rows([[((5, 6), (7,)), ((8,), (9, 10))]], 3, 4)
     assert batch.src_BS[0].tolist() == [5, 6, 8, 0] and batch.tgt_BT[0].tolist() == [7, 9, 10, 0]

@@ -153,7 +153,7 @@ def test_packed_and_unpacked_rows_train_alike(choices: dict[str, Any]) -> None:
     if not config.model.reads_source:
         pairs = [(source[:0], target) for source, target in pairs]
     layouts = [
-        pack_rows(rows, 4, 8, config.model.reads_source)
+        pack_rows(rows, 4, 8 * config.model.reads_source, 8)
         for rows in ([pairs[:2], pairs[2:]], [[pair] for pair in pairs])
     ]
     results = [step(params, *batch) for batch in layouts]
