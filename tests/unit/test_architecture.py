@@ -17,7 +17,7 @@ SOURCES = {
 } | {"train": ast.parse((ROOT / "train.py").read_text())}
 
 WORDS = {
-    *("config", "config_mapping", "continuation", "coercion", "validation", "recipes"),
+    *("config", "config_mapping", "continuation", "coercion", "validation", "kinds", "recipes"),
     *("axes", "errors", "parsing", "paths", "special_ids"),
 }
 ROOMS = {"model", "data", "decoding", "training", "io", "metrics"}

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from transformer.axes import shard
-from transformer.config import DecodeConfig
+from transformer.config import DecodeConfig, ModelConfig
 from transformer.config_mapping import replace_decode
 from transformer.data.tokenizer import Tokenizer
 from transformer.decoding.beam import beam_search
@@ -259,15 +259,7 @@ def _decode_batch(
     if c.kind == "decoder_only":  # the last token is what the first step is given
         seg_BS, start_B1 = _last_apart(src_BS, seg_BS)
     source = model.apply({"params": params}, src_BS, seg_BS, pos_BS, method="read")
-    length_B = seg_BS.sum(axis=1)
-    longest_B = decode.max_extra_length + length_B * c.reads_source
-    max_length = decode.max_extra_length + S * c.reads_source
-    if decode.length_limit:
-        longest_B = jnp.minimum(longest_B, decode.length_limit)
-        max_length = min(max_length, decode.length_limit)
-    if c.positions == "learned":
-        longest_B = jnp.minimum(longest_B, c.max_length - (0 if c.reads_source else length_B))
-        max_length = min(max_length, c.max_length)
+    longest_B, max_length = _longest(c, decode, seg_BS)
     limit_B = jnp.where(real_B, longest_B, 1)
     greedy = decode.beam_size == 1 or decode.temperature > 0
     lengths = min(S + _MOSTLY_LONGER, max_length), max_length
@@ -302,6 +294,20 @@ def _decode_batch(
         )
     # Every process reads all rows, also those that other processes decoded.
     return jax.tree.map(lambda x: shard(x, "_" * x.ndim), found)
+
+
+def _longest(c: ModelConfig, decode: DecodeConfig, seg_BS: jax.Array) -> tuple[jax.Array, int]:
+    """Returns the most tokens that the output of each row may have, and that of any."""
+    length_B, S = seg_BS.sum(axis=1), seg_BS.shape[1]
+    longest_B = decode.max_extra_length + length_B * c.reads_source
+    max_length = decode.max_extra_length + S * c.reads_source
+    if decode.length_limit:
+        longest_B = jnp.minimum(longest_B, decode.length_limit)
+        max_length = min(max_length, decode.length_limit)
+    if c.positions == "learned":
+        longest_B = jnp.minimum(longest_B, c.max_length - (0 if c.reads_source else length_B))
+        max_length = min(max_length, c.max_length)
+    return longest_B, max_length
 
 
 def _last_apart(src_BS: jax.Array, seg_BS: jax.Array) -> tuple[jax.Array, jax.Array]:
