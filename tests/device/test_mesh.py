@@ -14,8 +14,8 @@ SCRIPT = pathlib.Path(__file__).with_name("eight_devices.py")
 D_MODEL, VOCAB, HEADS = 16, 88, 8  # those of eight_devices.py
 
 # All ways to write 8 as a product of three numbers.
-EVERY_DAY = ("2x2x2", "1x1x8")
-NOW_AND_THEN = ("8x1x1", "1x8x1", "4x1x2", "4x2x1", "2x4x1", "2x1x4", "1x4x2", "1x2x4")
+EVERY_DAY = ("2x2x2",)
+NOW_AND_THEN = ("1x1x8", "8x1x1", "1x8x1", "4x1x2", "4x2x1", "2x4x1", "2x1x4", "1x4x2", "1x2x4")
 SLOW = (pytest.mark.slow, pytest.mark.timeout(1200))
 MESHES = pytest.mark.parametrize("mesh", [*EVERY_DAY, *(pytest.param(m, marks=SLOW) for m in NOW_AND_THEN)])
 

@@ -80,4 +80,4 @@ def test_a_prefix(run, tmp_path, capsys):
     out = str(tmp_path / "out")
     for verb in (["attend", "--output", out, "a"], ["explain"], ["export", "hf", "--to", out]):
         assert cli.main([*verb, "--model", str(whole)]) in (2, 4)
-        assert "a decoder alone" in capsys.readouterr().err
+        assert "kind is 'decoder_only'" in capsys.readouterr().err

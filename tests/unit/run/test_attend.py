@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from unit.browser import answers, needs_browser
 
+from transformer.config import ModelConfig
 from transformer.inference.ablation import HeadOff
 from transformer.inference.attention_maps import AttentionMap
 from transformer.run import attend
@@ -97,7 +98,7 @@ def test_a_click_on_a_head_and_a_tooltip(maps, tmp_path):
 
 
 def test_the_verb_writes_its_files_and_prints_the_alignment(maps, tmp_path, capsys, monkeypatch):
-    config = types.SimpleNamespace(model=types.SimpleNamespace(num_decoder_layers=2, recurrence="fixed"))
+    config = types.SimpleNamespace(model=ModelConfig(num_decoder_layers=2, recurrence="fixed"))
     loaded = types.SimpleNamespace(config=config)
     monkeypatch.setattr("transformer.inference.model_directory.load_model", lambda *_: loaded)
     monkeypatch.setattr("transformer.inference.attention_maps.attention_maps", lambda *_: maps)
