@@ -1,11 +1,9 @@
 """CTranslate2 gives the translations of the models that were exported for it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hf_folders
-import jax
 import marian_folder
 import own_models
 import pytest
@@ -46,15 +44,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "like T5": T5,
     "like M2M100": dict(norm="pre", positions="sinusoidal_halves", position_offset=2, activation="swish"),
 }
-
-
-@pytest.fixture(autouse=True)
-def cheap_compilation() -> Iterator[None]:
-    """Compiles without optimizing: models are tiny, and compiled for each test."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.mark.parametrize("kind", KINDS)

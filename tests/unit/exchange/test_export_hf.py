@@ -1,7 +1,6 @@
 """What was imported is given back to the bit, and models of our own are those that transformers computes."""
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +96,6 @@ def test_a_language_in_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert content(tmp_path / "back") == content(tmp_path / "theirs")
 
 
-@pytest.fixture
-def cheap_compilation() -> Iterator[None]:
-    """Compiles without optimizing: models are tiny, and compiled for each test."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 OWN = {
     "the paper's": dict(norm_epsilon=1e-5),
     "scanned": dict(norm_epsilon=1e-5, scan_layers=True, attention_bias=True, activation="swish"),
@@ -113,7 +103,6 @@ OWN = {
 }
 
 
-@pytest.mark.usefixtures("cheap_compilation")
 @pytest.mark.parametrize("kind", OWN)
 def test_models_of_our_own(kind: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,15 +45,6 @@ class Case(NamedTuple):
     theirs: Any
     tokenizer: Any
     ours: LoadedModel
-
-
-@pytest.fixture(autouse=True)
-def cheap_compilation() -> Iterator[None]:
-    """Compiles without optimizing: models are tiny, and searches compiled for each test."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module", params=MAKERS)
