@@ -5,7 +5,7 @@
     transformer evaluate --model runs/multi30k_en_de_finetuned --checkpoint last
 
 Data: as in multi30k_en_de.py, in data/multi30k (elsewhere: --config.data.root=DIR). Sizes are those of the
-first run; the tokenizer is trained on the captions, and its pieces begin with what the first run's have learnt.
+first run; the tokenizer is trained on the captions, and its pieces begin as means of the first run's.
 
 Hardware, time, score: Not run here.
 """
