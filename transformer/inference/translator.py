@@ -201,7 +201,7 @@ class Translator:
                 ends_WT = ids_WT == self._tokenizer.special.end
                 begun = [] if reads_source else sentences[i]
                 outputs = zip(
-                    self._tokenizer.decode_target([[*begun, *ids_T] for ids_T in ids_WT]),
+                    self._tokenizer.decode_target([[*begun, *ids_T] for ids_T in ids_WT.tolist()]),
                     found.score_BW[row, :n_best].tolist(),
                     found.log_prob_BW[row, :n_best].tolist(),
                     np.where(ends_WT.any(axis=1), ends_WT.argmax(axis=1) + 1, 0).tolist(),

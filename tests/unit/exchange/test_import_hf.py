@@ -122,7 +122,7 @@ def test_outputs_token_for_token(case: Case, beams: int, rules: dict[str, int]) 
     assert len({tuple(row) for row in expected.values()}) > 20
     assert min(map(len, expected.values())) >= rules.get("min_length", 0)
     tokenizer = copy.copy(case.ours.tokenizer)
-    tokenizer.decode_target = lambda rows: [" ".join(map(str, ids.tolist())) for ids in rows]
+    tokenizer.decode_target = lambda rows: [" ".join(map(str, ids)) for ids in rows]
     translator = Translator.of(dataclasses.replace(case.ours, tokenizer=tokenizer))
     options = dict(beam_size=beams, max_extra_length=LONGEST, batch_size=len(lines), **rules)
     found = translator.translate_n_best(lines, n_best=beams, **options)
