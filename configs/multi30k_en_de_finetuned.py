@@ -10,8 +10,8 @@ first run; the tokenizer is trained on the captions, and its pieces begin as mea
 Reached: 39.00, 30.72 and 26.95 BLEU, chrF 63.53, 58.63 and 53.88, detokenised and cased, each test set scored
 once with the last checkpoint; settings were settled on dev (39.38). multi30k_en_de with 3,000 steps, the run
 that it was compared with, has 37.49, 28.32 and 23.85 (paired bootstrap: p = 0.003, 0.001, 0.001), with 5,000
-steps 39.10, 30.59 and 26.41. 1 h 02 min, and 39 min for the base, on one of 2 CPU cores shared with other work,
-jax 0.10.2.
+steps 39.10, 30.59 and 26.41. 1 h 02 min, and 39 min for the base, each on one of 2 CPU cores beside other
+work, jax 0.10.2.
 nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0
 """
 
