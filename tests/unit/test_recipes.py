@@ -170,9 +170,9 @@ def test_only_what_differs_is_set(recipe, monkeypatch):
     defaults = flat(Config()) | preset
     if config.init.model:
         base = recipes._settings(Path(config.init.model))
-        defaults |= {
-            f"{section}.{key}": base[section][key] for section in BASE_SECTIONS for key in base[section]
-        }
+        own = {"tokenizer"} if config.init.vocabulary == "transplant" else set()
+        inherited = [section for section in BASE_SECTIONS if section not in own]
+        defaults |= {f"{section}.{key}": base[section][key] for section in inherited for key in base[section]}
     values = flat(config)
     targets = [
         ast.unparse(target).removeprefix("config.")
