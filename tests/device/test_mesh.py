@@ -109,6 +109,7 @@ def test_devices_send_what_the_formulas_say(mesh: str) -> None:
     assert result["parts_1"]["sent"] == pytest.approx(result["formula"], rel=0.01)
 
 
+@pytest.mark.slow
 def test_parameters_of_other_families_too() -> None:
     """Biases of distances and logits, gates, shared keys, an output table: eight devices as one."""
     done = train_on("2x2x2", model="others")

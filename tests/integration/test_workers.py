@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tiny_run import (
     changed,
     finish,
@@ -36,6 +37,7 @@ def all_end(numbers: list[int]) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_run_with_workers_stops_resumes_and_ends_exactly(tmp_path: Path) -> None:
     settings = changed(write_corpus(tmp_path), data={"workers": 2})
     recipe = write_recipe(tmp_path / "recipe.py", settings)
