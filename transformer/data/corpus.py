@@ -170,11 +170,7 @@ def _open_text(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
 
 
 def _open_alone(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
-    skip, sources = data.invalid_utf8 == "skip", getattr(data, f"{split}_source")
-    return [
-        Corpus(name, LonePairs(_line_file(data, name, cache_dir), name, skip_undecodable=skip), weight)
-        for name, weight in zip(sources, _weights(data, split), strict=True)
-    ]
+    return _open_single(data, split, cache_dir, LonePairs)
 
 
 def _open_trees(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:

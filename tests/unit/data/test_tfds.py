@@ -164,7 +164,7 @@ def test_damage_is_an_error_not_other_text(tmp_path, damage):
 
 
 def test_facts_are_those_of_the_shards(root, tmp_path):
-    (corpus,) = open_corpora(data(root), "train", Path("unused"))
+    (corpus,) = open_corpora(data(root), "train", tmp_path / "cache")
     shards = sorted((root / NAME / "1.0.0").glob("*train*"))
     assert len(shards) == 3
     assert [(fact.path, fact.size, fact.sha256) for fact in corpus.files] == [
@@ -173,7 +173,7 @@ def test_facts_are_those_of_the_shards(root, tmp_path):
     ]
     recorded = [dataclasses.asdict(fact) for fact in corpus.files]
     build(tmp_path, NAME, {**PAIRS, "train": [*PAIRS["train"][:-1], ("other", "anders")]}, num_shards=3)
-    (changed,) = open_corpora(data(tmp_path), "train", Path("unused"))
+    (changed,) = open_corpora(data(tmp_path), "train", tmp_path / "cache")
     with pytest.raises(DataError, match=r"corpus changed .* wmt14_translate/de-en/1\.0\.0/.*train"):
         check_unchanged(recorded, [dataclasses.asdict(fact) for fact in changed.files])
 
