@@ -265,7 +265,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
     p.add_argument("--lowercase", action="store_true", help="score without case")
     p.add_argument("--show", type=int, default=0, metavar="N", help="print N translations with references")
     p.add_argument("--output", metavar="FILE", help="write the translations there")
-    p.add_argument("--json", metavar="FILE", help="write the scores there as JSON")
+    p.add_argument("--json", metavar="FILE", help="write the scores of all sets there as JSON")
     add_decode(p)
     p.set_defaults(run=_evaluate)
 

@@ -4,7 +4,6 @@ import argparse
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from transformer.errors import ConfigError, DataError
 from transformer.inference.classifier import Classifier
 from transformer.inference.model_directory import LoadedModel
 from transformer.io.progress import Progress
-from transformer.io.workdir import Workdir, write_json
+from transformer.io.workdir import Workdir
 from transformer.run.classify import report_cut
 from transformer.run.dev import token_scores
 from transformer.run.prepare import describe
@@ -26,12 +25,11 @@ _BLOCK = 2048  # lines that are sorted by length together
 
 
 def score_labels(
-    args: argparse.Namespace, loaded: LoadedModel, name: str, lines: Sequence[str], gold: Sequence[str]
+    loaded: LoadedModel, name: str, lines: Sequence[str], gold: Sequence[str]
 ) -> tuple[dict[str, Any], list[str]]:
     """Labels the lines of a test set, prints how many labels are right, and returns (that, lines of labels).
 
     Args:
-      args: of the verb: `json` is where the score goes, too.
       loaded: a classifier.
       name: of the set.
       lines: its text.
@@ -61,8 +59,6 @@ def score_labels(
     scores = {"accuracy": 100 * right / count, "labels": count, "lines": len(lines)}
     print(f"{name}: {len(lines):,} lines")
     print(f"accuracy {scores['accuracy']:.2f} %  ({right:,} of {count:,} labels)", flush=True)
-    if args.json:
-        write_json(Path(args.json), {"name": name, **scores})
     return scores, [" ".join(labels) for labels in found]
 
 
@@ -93,6 +89,4 @@ def score_masked(args: argparse.Namespace, loaded: LoadedModel) -> dict[str, dic
         results[corpus.name] = scores
         told = "  ".join(f"{key} {value:.4f}" for key, value in scores.items())
         print(f"{corpus.name}: {len(encoded):,} lines\n{told}", flush=True)
-        if args.json:
-            write_json(Path(args.json), {"name": corpus.name, **scores})
     return results

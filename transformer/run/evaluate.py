@@ -38,7 +38,10 @@ def evaluate_files(args: argparse.Namespace) -> None:
         raise ConfigError("--hypothesis: needs --reference, the file of reference translations")
     hypotheses = read_lines(args.hypothesis)
     references = [read_lines(path) for path in args.reference]
-    _report(args, args.hypothesis, hypotheses, references, args.tokenize or "13a")
+    _save(
+        args,
+        {args.hypothesis: _report(args, args.hypothesis, hypotheses, references, args.tokenize or "13a")},
+    )
 
 
 def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
@@ -59,12 +62,18 @@ def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
     else:
         sets = _test_sets(args, loaded.config, Workdir(args.model))
         results = (_score_labels if loaded.tokenizer.labels else _score_texts)(args, loaded, sets, options)
-    if args.source is None:
-        first = next(iter(results.values()))
-        record = first if len(results) == 1 else {**first, "sets": results}
-        file = MetricsFile(Path(args.model), loaded.config.run.num_steps)
-        if args.split == "test":
-            file.record("test", loaded.step, record)
+    record = _save(args, results)
+    if args.source is None and args.split == "test":
+        MetricsFile(Path(args.model), loaded.config.run.num_steps).record("test", loaded.step, record)
+
+
+def _save(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns the first set's scores, and beside them all "sets" if there are more; writes them if asked."""
+    name, first = next(iter(results.items()))
+    record = first if len(results) == 1 else {**first, "sets": results}
+    if args.json:
+        write_json(Path(args.json), {"name": name, **record})
+    return record
 
 
 def _refuse_search(args: argparse.Namespace, options: dict[str, Any]) -> None:
@@ -80,7 +89,7 @@ def _score_labels(
         raise ConfigError("--reference: a classifier is scored against one file of labels; name one")
     results: dict[str, dict[str, Any]] = {}
     for i, test in enumerate(sets):
-        results[test.name], labels = score_labels(args, loaded, test.name, test.sources, test.references[0])
+        results[test.name], labels = score_labels(loaded, test.name, test.sources, test.references[0])
         _write(args, sets, i, labels)
     return results
 
@@ -130,8 +139,6 @@ def _score_lines(
         print(f"{corpus.name}: {len(lines):,} lines\n{found}", flush=True)
         scores = {name: getattr(found, name) for name in ("nll", "perplexity", "bits_per_byte")}
         results[corpus.name] = {"num_lines": len(lines), **found._asdict(), **scores}
-        if args.json:
-            write_json(Path(args.json), {"name": corpus.name, **results[corpus.name]})
     return results
 
 
@@ -184,7 +191,7 @@ def _report(
     references: Sequence[Sequence[str]],
     tokenize: str,
 ) -> dict[str, Any]:
-    """Prints the scores of one set, writes them as JSON if asked, and returns them."""
+    """Prints the scores of one set and returns them."""
     if args.metric == "rouge":
         return _report_rouge(args, name, hypotheses, references)
     found = score(hypotheses, references, tokenize, args.lowercase)
@@ -199,8 +206,6 @@ def _report(
         )
         _print_comparison(compared, args.baseline)
         result["bootstrap"] = dataclasses.asdict(compared)
-    if args.json:
-        write_json(Path(args.json), {"name": name, **result})
     return result
 
 
@@ -219,10 +224,7 @@ def _report_rouge(
     print(f"{name}: {found.num_lines:,} lines")
     scores = f"ROUGE-1 {found.rouge1:.2f}  ROUGE-2 {found.rouge2:.2f}  ROUGE-L {found.rougeL:.2f}"
     print(f"{scores}  [{found.signature}]", flush=True)
-    result = dataclasses.asdict(found)
-    if args.json:
-        write_json(Path(args.json), {"name": name, **result})
-    return result
+    return dataclasses.asdict(found)
 
 
 def _print_comparison(result: BootstrapResult, baseline: str) -> None:

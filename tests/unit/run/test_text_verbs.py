@@ -17,10 +17,11 @@ LINES = ["ant bee", "cat dog. dog.", "eel", ""]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A model directory beside its test set, `test`."""
+    """A model directory beside its test sets, `test` and `other`."""
     folder = tmp_path_factory.mktemp("text")
     (folder / "test").write_text("".join(f"{line}\n" for line in LINES))
-    data = TEXT["data"] | {"root": str(folder), "test_target": ("test",)}
+    (folder / "other").write_text("cat cat\n")
+    data = TEXT["data"] | {"root": str(folder), "test_target": ("test", "other")}
     loaded = make_model(TEXT | {"data": data}, **ALONE)
     workdir = Workdir(folder / "run")
     loaded.tokenizer.save(workdir.tokenizer)
@@ -47,6 +48,15 @@ def test_score_and_evaluate_agree(run, tmp_path, capsys):
     assert found["nll"] == record["nll"] == pytest.approx(-sum(scores) / words, abs=1e-5)
     assert found["bits_per_byte"] == pytest.approx(-sum(scores) / math.log(2) / size, rel=1e-4)
     assert (record["split"], record["step"], record["tokens"]) == ("test", 7, words)
+
+
+def test_json_holds_every_test_set(run, tmp_path, capsys):
+    assert cli.main(["evaluate", "--model", str(run), "--json", str(tmp_path / "scores")]) == 0
+    perplexities = list(map(float, re.findall(r"^perplexity (\S+)", capsys.readouterr().out, re.MULTILINE)))
+    found = json.loads((tmp_path / "scores").read_text())
+    assert found["name"] == "test" and list(found["sets"]) == ["test", "other"]
+    told = [round(one["perplexity"], 2) for one in found["sets"].values()]
+    assert told == perplexities and round(found["perplexity"], 2) == perplexities[0] != perplexities[1]
 
 
 def test_translate_goes_on_with_each_line(run, tmp_path, capsys):
