@@ -41,7 +41,7 @@ class Axis(NamedTuple):
 
 _TRAIN = ("target tokens/s", "peak GiB", "step s", "MFLOP/token", "MFU %")
 _DECODE = ("sentences/s", "peak GiB", "output tokens/s", "BLEU")
-_CORPUS = ("second start s", "first start s", "reading once s", "first peak GiB", "second peak GiB")
+_CORPUS = ("first start s", "first peak GiB", "second start s", "second peak GiB", "reading once s")
 
 
 def train_point(preset: str, vocabulary: int, length: int, tokens: int) -> list[str]:
@@ -151,16 +151,21 @@ def draw(axis: Axis, rows: Mapping[float, Row], file: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for panel, name in zip(panels, axis.columns, strict=False):
-        panel.loglog(list(rows), [row[name] for row in rows.values()], "o-")
+        y = [row[name] for row in rows.values()]
+        panel.loglog(list(rows), y, "o-")
+        panel.set_ylim(min(y) / 1.6, max(y) * 1.6)  # what hardly changes looks level
         panel.set_xlabel(axis.title)
         panel.set_ylabel(name)
         panel.set_xticks(list(rows), [f"{value:,}" for value in rows], rotation=30)
         panel.minorticks_off()
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))  # a curve may stay within a decade
+        panel.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         panel.grid(alpha=0.3)
-    figure.savefig(file, dpi=110)
+    figure.savefig(file, dpi=90)
     plt.close(figure)
 
 
