@@ -86,7 +86,8 @@ def report_split(translator: Translator, progress: Progress) -> None:
     if translator.num_split:
         progress.note(
             f"warning: {translator.num_split:,} lines were longer than the model was trained for "
-            f"(model.max_length {translator.max_length} tokens); they were split at sentence ends and joined"
+            f"(model.max_length {translator.max_length} tokens); they were split, text at sentence ends, and "
+            "joined"
         )
 
 
