@@ -24,6 +24,7 @@ FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono", "Deja
 HEIGHT, COLUMNS = 16, 2  # pixels: of a picture, and of a frame
 SIZES = range(11, 16)  # of fonts, in pixels
 FEATURES = HEIGHT * COLUMNS
+COUNTS = {"train": 20_000, "dev": 500, "test": 1_000}  # pictures
 
 
 def load_fonts() -> list[ImageFont.FreeTypeFont]:
@@ -79,11 +80,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the files go")
-    for split, count in (("train", 20_000), ("dev", 500), ("test", 1_000)):
+    for split, count in COUNTS.items():
         parser.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"pictures ({count:,})")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn (0)")
     args = parser.parse_args()
-    make(args.folder, {split: getattr(args, split) for split in ("train", "dev", "test")}, args.seed)
+    make(args.folder, {split: getattr(args, split) for split in COUNTS}, args.seed)
 
 
 if __name__ == "__main__":

