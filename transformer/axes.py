@@ -1,8 +1,8 @@
 """Axis letters, and the one table that maps them to the mesh.
 
 B rows of a batch, S source or key positions, T target or query positions, D d_model, H heads, G heads of
-keys and values, K head size, F d_ff, V vocabulary, W beam width, L stacked layers, N flat tokens, R copies of
-a parameter; "_" is an axis that is never sharded.
+keys and values, K head size, F d_ff, V vocabulary, C numbers of a source's frame, W beam width, L stacked
+layers, N flat tokens, R copies of a parameter; "_" is an axis that is never sharded, and so is C.
 
 S is divided over the mesh axis `sequence`, which a mesh has only if it is asked for: see `present`. P is
 rows of a batch times their parts there.
@@ -40,6 +40,8 @@ GATHERED_AXES = tuple(axis for axis in AXES["D"] if axis in ROW_AXES)
 # Parameter path -> letters. A stack of scanned layers has one more axis, L, in front.
 PARAM_AXES: tuple[tuple[str, str], ...] = (
     (r"embedding$", "VD"),
+    (r"source/kernel$", "CD"),
+    (r"source/bias$", "_"),
     (r"positions$", "_D"),
     (r"relative_bias$", "__H"),
     (r"logits_bias$", "V"),

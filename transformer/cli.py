@@ -217,7 +217,7 @@ def _add_translate(verbs: argparse._SubParsersAction) -> None:
         "separated by tabs.",
     )
     add_model(p)
-    p.add_argument("--input", metavar="FILE", help="source text; default: standard input")
+    p.add_argument("--input", metavar="FILE", help="source text, or frames; default: standard input")
     p.add_argument("--output", metavar="FILE", help="default: standard output")
     p.add_argument("--n_best", type=int, metavar="N", help="print the N best outputs of a line, with scores")
     p.add_argument("--shard", metavar="I/N", help="translate only the I-th of N parts of --input")
@@ -235,7 +235,7 @@ def _add_score(verbs: argparse._SubParsersAction) -> None:
         description="Prints the log-probability (nats, end mark included) of each pair of lines, or line.",
     )
     add_model(p)
-    p.add_argument("--source", metavar="FILE", help="source text; a model of text alone has none")
+    p.add_argument("--source", metavar="FILE", help="source text, or frames; a model of text alone has none")
     p.add_argument("--target", required=True, metavar="FILE", help="its translations, line by line")
     p.add_argument("--output", metavar="FILE", help="default: standard output")
     p.add_argument(
@@ -256,7 +256,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
     p.add_argument(
         "--split", choices=("dev", "test"), default="test", help="the run's own set (default test)"
     )
-    p.add_argument("--source", metavar="FILE", help="other source text to translate")
+    p.add_argument("--source", metavar="FILE", help="other source text, or frames, to translate")
     p.add_argument("--reference", metavar="FILE", nargs="+", help="its reference translations")
     p.add_argument("--hypothesis", metavar="FILE", help="translations to score; no model is needed")
     p.add_argument("--baseline", metavar="FILE", help="a second system's output: paired bootstrap test")

@@ -60,6 +60,7 @@ class ModelConfig:
 
     preset: Literal["tiny", "small", "base", "big"] = "base"
     kind: Kind = "encoder_decoder"  # or language models; masked ones and classifiers
+    source_features: int = 0  # numbers of a frame, where sources are such vectors; 0: sources are tokens
     # decoder_only: what stands before each target, and sees itself from left to right or in both directions.
     prefix: Literal["none", "causal", "bidirectional"] = "none"
     d_model: int = 512
@@ -104,9 +105,7 @@ class ModelConfig:
     attention_bias: bool = False  # the paper's projections W^Q, W^K, W^V, W^O have none
     dtype: Dtype = "float32"  # of computation
     param_dtype: Dtype = "float32"  # of parameters
-    # Recompute each layer in the backward pass: less memory, more time. On a CPU only with scan_layers: of
-    # layers apart XLA merges the second computation with the first one.
-    remat: bool = False
+    remat: bool = False  # layers again in the backward pass: less memory, more time; CPU: with scan_layers
     # Positions whose hidden vectors in feed-forward networks, and whose scores with compressed keys, exist at
     # one time; they are computed again in the backward pass. 0: all.
     chunk_length: int = 0
@@ -164,9 +163,9 @@ class TokenizerConfig:
 class DataConfig:
     """Where sentence pairs come from and how they become batches."""
 
-    kind: Literal["text", "lines", "tsv", "tfds", "cldr", "trees"] = "text"
+    kind: Literal["text", "lines", "tsv", "tfds", "cldr", "trees", "frames"] = "text"
     root: str = ""  # folder that relative paths start from; empty: the current one
-    train_source: tuple[str, ...] = ()  # text: one file or several, plain or .gz; trees: both sides
+    train_source: tuple[str, ...] = ()  # text: one file or several, plain or .gz; trees: both; frames: .npy
     train_target: tuple[str, ...] = ()  # lines: the only side
     train_weights: tuple[float, ...] = ()  # share of each pair of files; empty: by their lines
     dev_source: tuple[str, ...] = ()

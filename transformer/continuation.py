@@ -46,6 +46,7 @@ FIXED = frozenset(
         "model.preset",
         "model.kind",
         "model.prefix",
+        "model.source_features",
         "model.d_model",
         "model.d_ff",
         "model.num_heads",

@@ -12,8 +12,30 @@ def faults(config: Config) -> Iterator[str]:
         yield from _encoder(model)
     if model.kind != "encoder_only" and data.labels != "none":
         yield f"data.labels: '{data.labels}' is for classifiers; set config.model.kind=encoder_only"
+    if model.source_features or data.kind == "frames":
+        yield from _frames(config)
     of_kind = {"encoder_decoder": _pairs, "decoder_only": _decoder_only, "encoder_only": _encoder_only}
     yield from of_kind[model.kind](config)
+
+
+def _frames(config: Config) -> Iterator[str]:
+    """Yields what sources that are vectors do not go together with."""
+    model, data = config.model, config.data
+    if data.kind != "frames":
+        yield (
+            f"model.source_features: {model.source_features}, but sources of data.kind '{data.kind}' are "
+            "text; set it to 0, or config.data.kind=frames"
+        )
+    elif not model.source_features:
+        yield "model.source_features: must be the numbers of a frame, of which data.kind 'frames' is; set it"
+    if model.kind != "encoder_decoder":
+        yield f"model.kind: '{model.kind}' reads tokens, and 'frames' need an encoder before a decoder"
+    if not config.tokenizer.joint:
+        yield "tokenizer.joint: frames are no text, so that there is one side; set it to true"
+    if data.subword_dropout:
+        yield "data.subword_dropout: frames do not fall into two parts; set it to 0"
+    if config.init.vocabulary != "base" or config.init.source_language or config.init.target_language:
+        yield "init.vocabulary, *_language: with frames the base's pieces stay as they are; leave them out"
 
 
 def _encoder(model: ModelConfig) -> Iterator[str]:

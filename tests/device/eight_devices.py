@@ -1,6 +1,6 @@
 """Trains one step on meshes of eight simulated devices and on one device; prints what came out as JSON.
 
-eight_devices.py paper|others|local|shaw MESH...
+eight_devices.py paper|others|local|shaw|frames MESH...
 
 Run by test_mesh.py in a process of its own: the number of devices is fixed when JAX starts.
 """
@@ -62,13 +62,16 @@ OTHERS = dataclasses.replace(
 # Cut into blocks.
 LOCAL = dataclasses.replace(PAPER, attention="window", attention_radius=2, global_tokens=1, positions="alibi")
 SHAW = dataclasses.replace(PAPER, positions="shaw", relative_max_distance=3)
+FRAMES = dataclasses.replace(PAPER, source_features=5)
 
 
-def batch() -> Batch:
-    """Returns 6 rows with unequal numbers of real tokens, padded to 16."""
+def batch(features: int = 0) -> Batch:
+    """Returns 6 rows with unequal numbers of real tokens, or frames of so many numbers, padded to 16."""
     rng = np.random.default_rng(0)
     lengths = [[(3, 1)], [(2, 3), (4, 4)], [(5, 3)], [(6, 7), (2, 5)], [(12, 12)], [(1, 2)]]
     pairs = [[tuple(rng.integers(1, VOCAB, n) for n in pair) for pair in row] for row in lengths]
+    if features:
+        pairs = [[(rng.normal(size=(len(s), features)), t) for s, t in row] for row in pairs]
     return pad_rows(pack_rows(pairs, rows=6, length=LENGTH), 16)
 
 
@@ -90,7 +93,7 @@ def moments(state: TrainState) -> Any:
 
 def run(form: ModelConfig, mesh: Mesh, both: bool) -> dict[str, Any]:
     """Returns the initial state, dev sums, and what one step gives: in one part, and if `both` in two."""
-    model, rows = Transformer(form, VOCAB, VOCAB), to_devices(batch(), mesh)
+    model, rows = Transformer(form, VOCAB, VOCAB), to_devices(batch(form.source_features), mesh)
     result: dict[str, Any] = {"ties": ties()}
     for parts in (1, 2) if both else (1,):
         config = Config(model=form, optim=OptimConfig(accumulation_steps=parts, loss_chunk=CHUNK))
@@ -194,4 +197,6 @@ def main(form: ModelConfig, meshes: list[tuple[int, int, int]]) -> None:
 
 if __name__ == "__main__":
     sizes = [tuple(int(n) for n in arg.split("x")) for arg in sys.argv[2:]]
-    main({"paper": PAPER, "others": OTHERS, "local": LOCAL, "shaw": SHAW}[sys.argv[1]], sizes)
+    main(
+        {"paper": PAPER, "others": OTHERS, "local": LOCAL, "shaw": SHAW, "frames": FRAMES}[sys.argv[1]], sizes
+    )

@@ -148,6 +148,22 @@ def test_blocks_and_distances_stay_on_their_devices(model: str) -> None:
     assert result["parts_1"]["sent"] == pytest.approx(result["formula"], rel=0.01)
 
 
+@pytest.mark.slow
+def test_frames_are_divided_as_rows_are() -> None:
+    """Loss, gradients and what is sent; the map of the frames lies divided over `fsdp`."""
+    done = train_on("2x2x2", model="frames")
+    assert done.returncode == 0, done.stderr
+    assert "rematerialization" not in done.stderr.lower()
+    result = json.loads(done.stdout)["2x2x2"]
+    assert result["params"] == 0 and result["eval"] < 1e-5
+    for part in ("parts_1", "parts_2"):
+        assert result[part]["metrics"] < 1e-5
+        assert result[part]["gradients"] < 1e-5
+        assert result[part]["stays_sharded"]
+    assert result["shapes"]["params/source/kernel"] == [5, D_MODEL // 2]
+    assert result["parts_1"]["sent"] == pytest.approx(result["formula"], rel=0.01)
+
+
 @pytest.mark.parametrize("meshes", [EVERY_DAY, pytest.param(NOW_AND_THEN, marks=SLOW)], ids="+".join)
 def test_nothing_is_rematerialised_to_change_its_sharding(meshes: tuple[str, ...]) -> None:
     done = train_on(*meshes)

@@ -37,9 +37,11 @@ def embedding(params: Params, config: Any, use: str) -> Array:
 def embed(params: Params, config: Any, use: str, ids_T: Array, pos_T: Array) -> Array:
     """Returns [T, D]: embeddings times sqrt(d_model), plus positions; then perhaps a norm."""
     stack = {"source": "encoder", "target": "decoder"}[use]
-    x_TD = embedding(params, config, use)[ids_T] * (
-        math.sqrt(config.d_model) if config.scale_embeddings else 1
-    )
+    if config.source_features and use == "source":  # ids_T are frames, [T, C]
+        x_TD = ids_T @ params["source/kernel"] + params["source/bias"]
+    else:
+        scale = math.sqrt(config.d_model) if config.scale_embeddings else 1
+        x_TD = embedding(params, config, use)[ids_T] * scale
     if config.recurrence == "none":  # else at each step
         x_TD = x_TD + positions(params, config, stack, pos_T)
     return norm(params, config, f"{stack}/embedding_norm", x_TD) if config.embedding_norm else x_TD

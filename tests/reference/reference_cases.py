@@ -168,6 +168,14 @@ ENCODERS: dict[str, dict[str, Any]] = {
     ),
 }
 
+# Sources of vectors in place of tokens; what stands in padding must not matter.
+FRAMES: dict[str, dict[str, Any]] = {
+    "frames": dict(source_features=5, norm="pre"),
+    "frames_window_untied": dict(
+        source_features=3, attention="window", attention_radius=1, positions="learned", tied_embeddings="none"
+    ),
+}
+
 
 def model_config(**changes: Any) -> ModelConfig:
     """Returns a small configuration without dropout: three heads of size 4, unequal depths."""
@@ -198,6 +206,8 @@ def batch(model: Transformer, seed: int = 0) -> tuple[tuple[Array, ...], Array]:
     if c.kind == "encoder_only":
         tgt_seg = SRC_SEG * (np.arange(SRC_SEG.shape[1]) % 2 == 0)
     inputs = (*side(src_seg, model.source_vocab), *side(tgt_seg, model.target_vocab))
+    if c.source_features:
+        inputs = rng.normal(size=(*src_seg.shape, c.source_features)).astype(np.float32), *inputs[1:]
     return inputs, rng.integers(1, model.target_vocab, tgt_seg.shape).astype(np.int32)
 
 

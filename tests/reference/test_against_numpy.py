@@ -34,6 +34,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     **cases.RECURRENCES,
     **cases.ALONE,
     **cases.ENCODERS,
+    **cases.FRAMES,
     "umt5_scanned": dict(cases.FAMILIES["umt5"], scan_layers=True, remat=True),
     "local_scanned": dict(cases.MECHANISMS["block_additive_buckets"], scan_layers=True, remat=True),
     "prefix_scanned": dict(cases.ALONE["prefix_buckets"], scan_layers=True, remat=True),

@@ -47,7 +47,7 @@ def make_model(sections: dict[str, Any] | None = None, **changes: Any) -> Loaded
     tokenizer = train_tokenizer(text, text, config.tokenizer)
     model = Transformer(config.model, tokenizer.source_vocab, tokenizer.target_vocab)
     # Drawn by NumPy: to compile the model's own initialisation takes seconds.
-    shapes = jax.eval_shape(model.init, jax.random.key(0), *(jnp.zeros((1, 1), jnp.int32),) * 6)["params"]
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *model.smallest())["params"]
     draw = np.random.default_rng(SEED)
     params = jax.tree_util.tree_map_with_path(
         lambda path, x: jnp.asarray(draw.normal(1.5 * (path[-1].key == "scale"), 0.4, x.shape), x.dtype),

@@ -17,6 +17,7 @@ from transformer.validation import _FRACTIONS, _MAY_BE_NEGATIVE, _POSITIVE, _SHA
 
 CUDNN = ("model.attention_implementation=cudnn", "model.dtype=bfloat16")
 LINES = ("model.kind=decoder_only", "data.kind=lines", "run.eval_lines=0", "run.best_metric=nll")
+FRAMES = ("data.kind=frames", "model.source_features=8")
 RECIPE = "from transformer.config import default_config\n\n\ndef get_config():\n    return default_config()\n"
 
 
@@ -232,6 +233,19 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
         ([*LINES, "data.max_ratio=2"], "lines have one length, and no ratio of two, got 2.0; set it to 0"),
         ([*LINES, "run.eval_lines=9"], "lines have nothing to translate, got 9; set it to 0"),
         ([*LINES, "data.train_target=a,b", "data.train_weights=1"], "for 2 files"),
+        (["data.kind=frames"], "source_features: must be the numbers of a frame, of which .*'frames' is"),
+        (["model.source_features=8"], "source_features: 8, but sources of data.kind 'text' are text; set it"),
+        (["model.source_features=-1", "data.kind=frames"], "must not be negative, got -1"),
+        (
+            [*FRAMES, "tokenizer.joint=false", "model.tied_embeddings=none"],
+            "there is one side; set it to true",
+        ),
+        ([*FRAMES, "data.subword_dropout=0.1"], "frames do not fall into two parts; set it to 0"),
+        ([*FRAMES, "init.vocabulary=transplant"], "the base's pieces stay as they are"),
+        (
+            [*FRAMES, "model.kind=decoder_only", "model.prefix=causal"],
+            "kind: 'decoder_only' reads tokens, and 'frames' need an encoder before a decoder",
+        ),
         ([*CUDNN, "model.num_heads=2"], "a multiple of 8 and at most 128, got 256"),
         ([*CUDNN, "model.max_length=63"], "'cudnn' needs rows of an even length, got 63"),
         ([*CUDNN, "data.packing=false", "data.buckets=25,256"], "rows of an even length, got 25"),

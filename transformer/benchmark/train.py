@@ -109,6 +109,8 @@ def choose_material(args: argparse.Namespace, config: Config, progress: Progress
         raise ConfigError(
             f"--data synthetic: is pairs, which '{config.model.kind}' models do not read; leave it out"
         )
+    if config.model.source_features:
+        raise ConfigError("--data synthetic: is pieces, and the model reads frames; measure --data real")
     return synthetic_material(config, MEAN_LENGTH if args.mean_length is None else args.mean_length)
 
 

@@ -13,7 +13,8 @@ class Batch(NamedTuple):
 
     Segment 0 is padding; equal numbers mark one sentence pair, across source and target. Positions
     count from 0 within each sentence. The target of an encoder alone is, position by position, what its
-    answer should be, and padding where nothing is asked.
+    answer should be, and padding where nothing is asked. Sources that are no text are float32 [B, S, C], C
+    numbers a frame, and zeros in padding.
     """
 
     src_BS: Any
@@ -37,7 +38,7 @@ def pad_rows(batch: Batch, multiple: int) -> Batch:
     So the same sentences make a step on any number of devices.
     """
     extra = -len(batch.src_BS) % multiple
-    return Batch(*(np.pad(x, ((0, extra), (0, 0))) for x in batch)) if extra else batch
+    return Batch(*(np.pad(x, [(0, extra)] + [(0, 0)] * (x.ndim - 1)) for x in batch)) if extra else batch
 
 
 def pack_rows(
@@ -50,7 +51,9 @@ def pack_rows(
     """
     arrays = []
     for side, size in enumerate((length, length if target_length is None else target_length)):
-        ids, seg, pos = (np.zeros((rows, size), np.int32) for _ in range(3))
+        frame = next((np.shape(pair[side])[1:] for pairs in packed for pair in pairs), ())
+        ids = np.zeros((rows, size, *frame), np.float32 if frame else np.int32)
+        seg, pos = (np.zeros((rows, size), np.int32) for _ in range(2))
         for i, pairs in enumerate(packed):
             start = 0
             for number, pair in enumerate(pairs, 1):

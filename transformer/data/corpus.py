@@ -1,4 +1,4 @@
-"""Sentence pairs from text files, TSV, TFDS, trees or the built-in corpus, or lines, all read the same way.
+"""Sentence pairs from text files, TSV, TFDS, trees, frames or the built-in corpus, all read the same way.
 
 `open_corpora` gives the named lists of pairs of a split. Each is random access (`corpus[i]`) and
 fast in order (`for pair in corpus`). A pair is (source, target), or None where a side is not UTF-8
@@ -16,6 +16,7 @@ import numpy as np
 
 from transformer.config import DataConfig
 from transformer.data.files import FileFact
+from transformer.data.frames import FrameFile
 from transformer.data.lines import LineFile
 from transformer.data.pairs import (
     ListPairs,
@@ -42,6 +43,7 @@ class Corpus:
     name: str  # for messages, for example "train.en|train.de"
     pairs: Pairs
     weight: float | None = None  # share of the training pairs; None: by its number of pairs
+    frames: FrameFile | None = None  # that its sources lie in, if they are no text
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -138,12 +140,13 @@ def _hold_out(corpora: list[Corpus], count: int, *, keep_train: bool) -> list[Co
         if keep_train:
             result.append(dataclasses.replace(corpus, pairs=SomePairs(corpus.pairs, held, rest=True)))
         elif len(held):
-            result.append(Corpus(f"{corpus.name} (held out)", SomePairs(corpus.pairs, held, rest=False)))
+            name, pairs = f"{corpus.name} (held out)", SomePairs(corpus.pairs, held, rest=False)
+            result.append(Corpus(name, pairs, frames=corpus.frames))
     return result
 
 
 def _is_given(data: DataConfig, split: Split) -> bool:
-    if data.kind in ("text", "lines", "trees"):
+    if data.kind in ("text", "lines", "trees", "frames"):
         return bool(getattr(data, f"{split}_source") or getattr(data, f"{split}_target"))
     if data.kind == "tsv":
         return bool(getattr(data, f"{split}_tsv"))
@@ -155,6 +158,7 @@ def _line_file(data: DataConfig, given: str, cache_dir: Path) -> LineFile:
 
 
 def _open_text(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
+    """Opens pairs of files: sources, as lines or as frames, and targets."""
     sources, targets = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
     skip = data.invalid_utf8 == "skip"
     if len(sources) != len(targets):
@@ -164,8 +168,13 @@ def _open_text(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
         )
     corpora = []
     for given, weight in zip(zip(sources, targets, strict=True), _weights(data, split), strict=True):
-        files = _line_file(data, given[0], cache_dir), _line_file(data, given[1], cache_dir)
-        corpora.append(Corpus("|".join(given), TextPairs(files, given, skip_undecodable=skip), weight))
+        frames = None
+        if data.kind == "frames":
+            frames = FrameFile(Path(data.root, given[0]).expanduser(), cache_dir)
+        source = _line_file(data, given[0], cache_dir) if frames is None else frames
+        files = source, _line_file(data, given[1], cache_dir)
+        pairs = TextPairs(files, given, skip_undecodable=skip)
+        corpora.append(Corpus("|".join(given), pairs, weight, frames))
     return corpora
 
 
@@ -259,6 +268,7 @@ def _open_cldr(data: DataConfig, split: Split, cache_dir: Path) -> list[Corpus]:
 
 _OPENERS: Mapping[str, Callable[[DataConfig, Split, Path], list[Corpus]]] = {
     "text": _open_text,
+    "frames": _open_text,
     "lines": _open_lines,
     "trees": _open_trees,
     "tsv": _open_tsv,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from transformer.errors import DataError
+from transformer.errors import DataError, did_you_mean
 
 _CHUNK = 1 << 20  # bytes read together when all are read
 _SETTLED = 2 * 10**9  # ns; file systems tell times to a second or two at worst
@@ -98,6 +99,33 @@ def _record(identity: str, sha256: str) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def open_file(path: Path, what: str) -> PieceFile:
+    """Opens a file that the user has named.
+
+    Raises:
+      DataError: saying what was expected, and which name may have been meant.
+    """
+    try:
+        return PieceFile(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file{_nearby(path)}") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder, expected a {what}") from None
+    except OSError as error:
+        reason = error.strerror
+        raise DataError(f"{path}: cannot be read ({reason}); expected a readable {what}") from None
+
+
+def _nearby(path: Path) -> str:
+    """Says which file of the folder may have been meant."""
+    try:
+        names = sorted(entry.name for entry in path.parent.iterdir())
+    except OSError:
+        return f"; nor is there a folder {path.parent}"
+    few = names if len(names) <= 20 else difflib.get_close_matches(path.name, names)
+    return did_you_mean(path.name, few) if few else f"; the folder holds {len(names)} others"
 
 
 @contextlib.contextmanager

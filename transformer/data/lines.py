@@ -5,7 +5,6 @@ shifts one side of a parallel corpus against the other.
 """
 
 import contextlib
-import difflib
 import gzip
 import shutil
 import tempfile
@@ -16,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from transformer.data.columns import Column, new_column
-from transformer.data.files import FileFact, PieceFile, replacing
-from transformer.errors import DataError, did_you_mean
+from transformer.data.files import FileFact, PieceFile, open_file, replacing
+from transformer.errors import DataError
 
 _LINES = 1 << 16  # lines whose bounds are read together when all lines are
 _BLOCK = 1 << 20  # bytes decoded together when all lines are read
@@ -37,6 +36,8 @@ class LineFile:
     each content, 8 bytes a line; next to nothing is held in memory.
     """
 
+    unit = "line"
+
     def __init__(self, path: Path, cache_dir: Path):
         """Opens the file; reads it whole where the cache knows nothing of it.
 
@@ -50,17 +51,17 @@ class LineFile:
             cache cannot be written.
         """
         self.path = path
-        text = given = _open(path)
+        text = given = open_file(path, "file of lines")
         self.size = given.size  # bytes on disk
         self.sha256 = given.sha256(cache_dir)  # of the file as given (of the gzip file, not of its content)
         if given.read_bytes(0, min(2, given.size)) == _GZIP_MAGIC:
-            text = _open(_unpacked(path, self.sha256, cache_dir))
+            text = open_file(_unpacked(path, self.sha256, cache_dir), "file of lines")
         self._text = text
         self._bounds = _bounds(text, cache_dir / f"lines-{self.sha256[:32]}.bin")
 
-    def fact(self, given: str) -> FileFact:
+    def facts(self, given: str) -> tuple[FileFact]:
         """Returns size and digest under the name that the configuration gives the file."""
-        return FileFact(given, self.size, self.sha256)
+        return (FileFact(given, self.size, self.sha256),)
 
     def __len__(self) -> int:
         return self._bounds.count - 1
@@ -116,28 +117,6 @@ class LineFile:
                 if not skip_undecodable:
                     raise
                 yield None
-
-
-def _open(path: Path) -> PieceFile:
-    try:
-        return PieceFile(path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file{_nearby(path)}") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a folder, expected a file of lines") from None
-    except OSError as error:
-        reason = error.strerror
-        raise DataError(f"{path}: cannot be read ({reason}); expected a readable file of lines") from None
-
-
-def _nearby(path: Path) -> str:
-    """Says which file of the folder may have been meant."""
-    try:
-        names = sorted(entry.name for entry in path.parent.iterdir())
-    except OSError:
-        return f"; nor is there a folder {path.parent}"
-    few = names if len(names) <= 20 else difflib.get_close_matches(path.name, names)
-    return did_you_mean(path.name, few) if few else f"; the folder holds {len(names)} others"
 
 
 def _bounds(text: PieceFile, path: Path) -> Column:

@@ -1,23 +1,24 @@
 """Where sentence pairs come from: two files, one of columns, trees or lines, memory, some of another source.
 
-A pair is (source, target), the source empty where there is none, or None where a side is not UTF-8 and such
-pairs are to be skipped.
+A pair is (source, target), the source empty where there is none and `Frames` where it is no text, or None
+where a side is not UTF-8 and such pairs are to be skipped.
 """
 
 import hashlib
 import itertools
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from transformer.data.files import FileFact
+from transformer.data.frames import FrameFile
 from transformer.data.lines import LineFile, UndecodableError
 from transformer.errors import DataError
 from transformer.parsing.linear import linearise
 from transformer.parsing.trees import read_tree
 
-Pair = tuple[str, str]
+Pair = tuple[Any, str]  # the source is text or `Frames`
 
 
 class Pairs(Protocol):
@@ -32,9 +33,11 @@ class Pairs(Protocol):
 
 
 class TextPairs:
-    """Line n of one file with line n of another."""
+    """Line n of one file, or sample n of frames, with line n of another."""
 
-    def __init__(self, files: tuple[LineFile, LineFile], given: tuple[str, str], *, skip_undecodable: bool):
+    def __init__(
+        self, files: tuple[LineFile | FrameFile, LineFile], given: tuple[str, str], *, skip_undecodable: bool
+    ):
         """Pairs two open files.
 
         Raises:
@@ -44,9 +47,10 @@ class TextPairs:
         self._given = given
         self._skip = skip_undecodable
         if len(self._source) != len(self._target):
+            unit = self._source.unit
             raise DataError(
-                f"{self._source.path} has {len(self._source)} lines but {self._target.path} has "
-                f"{len(self._target)}; line n of one must translate line n of the other (lines end "
+                f"{self._source.path} has {len(self._source)} {unit}s but {self._target.path} has "
+                f"{len(self._target)}; {unit} n of one must translate line n of the other (lines end "
                 'at "\\n" only)'
             )
 
@@ -67,7 +71,7 @@ class TextPairs:
             yield None if source is None or target is None else (source, target)
 
     def facts(self) -> tuple[FileFact, ...]:
-        return self._source.fact(self._given[0]), self._target.fact(self._given[1])
+        return *self._source.facts(self._given[0]), *self._target.facts(self._given[1])
 
 
 class _PairedLines:
@@ -94,7 +98,7 @@ class _PairedLines:
             yield None if line is None else self._pair(index, line)
 
     def facts(self) -> tuple[FileFact, ...]:
-        return (self._file.fact(self._given),)
+        return self._file.facts(self._given)
 
     def _pair(self, index: int, line: str) -> Pair:
         raise NotImplementedError

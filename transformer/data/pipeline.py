@@ -129,7 +129,12 @@ def _end_with_parent(parent: BaseProcess) -> None:
 def _packed_batch(rows: dict[str, np.ndarray]) -> TrainingBatch:
     names = ("src", "src_segment_ids", "src_positions", "tgt", "tgt_segment_ids", "tgt_positions")
     pairs = rows["pair"][rows["pair_segment_ids"] > 0].reshape(-1, 2)
-    return TrainingBatch(only_asked(Batch(*(rows[n].astype(np.int32) for n in names))), pairs)
+    return TrainingBatch(only_asked(Batch(*(_as_ids(rows[n]) for n in names))), pairs)
+
+
+def _as_ids(numbers: np.ndarray) -> np.ndarray:
+    """Returns them as int32, frames as they are."""
+    return numbers if numbers.ndim == 3 else numbers.astype(np.int32)
 
 
 def bucket_lengths(data: DataConfig, longest: int) -> tuple[int, ...]:

@@ -49,7 +49,7 @@ def model_card(model: Path, title: str, loaded: LoadedModel, said: Said, use: st
         "pipeline_tag": _task(loaded.config),
         "datasets": list(said.datasets),
         "base_model": said.base_model,
-        "model-index": [_index(title, named, _task(loaded.config))] if named else [],
+        "model-index": [_index(title, named, task)] if named and (task := _task(loaded.config)) else [],
     }
     lines = ["---", *(f"{key}: {_json(value)}" for key, value in block.items() if value), "---", ""]
     lines += [f"# {title}", "", *_what(loaded), "", "```", *use.splitlines(), "```"]
@@ -77,15 +77,21 @@ def _what(loaded: LoadedModel) -> list[str]:
         "encoder_only": "Transformer encoder",
     }[m.kind]
     target = "labels" if loaded.tokenizer.labels else "pieces"
+    sides = f"vocabularies of {loaded.model.source_vocab:,} and {loaded.model.target_vocab:,} {target}"
+    if m.source_features:
+        sides = (
+            f"frames of {m.source_features:,} numbers, a vocabulary of {loaded.model.target_vocab:,} pieces"
+        )
     return [
         f"{title}: {count:,} parameters, d_model {m.d_model}, {m.num_heads} heads, d_ff "
-        f"{m.d_ff}, {' + '.join(map(str, m.stacks.values()))} layers, {m.norm}-norm, vocabularies of "
-        f"{loaded.model.source_vocab:,} and {loaded.model.target_vocab:,} {target}."
+        f"{m.d_ff}, {' + '.join(map(str, m.stacks.values()))} layers, {m.norm}-norm, {sides}."
     ]
 
 
 def _task(config: Config) -> str:
-    """Returns what the Hub calls it."""
+    """Returns what the Hub calls it; nothing where that depends on what frames are of."""
+    if config.model.source_features:
+        return ""
     if config.model.kind != "encoder_only":
         return "translation" if config.model.reads_source else "text-generation"
     tasks = {"none": "fill-mask", "line": "text-classification", "word": "token-classification"}

@@ -16,7 +16,7 @@ from transformer.exchange.folders import new_folder
 from transformer.exchange.layout import joined, their_tensors
 from transformer.exchange.verifying import Ids, Runtime, verify
 from transformer.exchange.written_vocabularies import pieces
-from transformer.inference.model_directory import LoadedModel, check_kind, load_model
+from transformer.inference.model_directory import LoadedModel, check_kind, check_reads_text, load_model
 from transformer.model.positions import FIXED
 from transformer.model.transformer import TABLES, unstack_layers
 
@@ -59,6 +59,7 @@ def export_ctranslate2(
     specs = specifications()
     loaded = load_model(model, checkpoint)
     check_kind(loaded.config.model, "encoder_decoder")
+    check_reads_text(loaded.config.model)
     if reasons := _reasons(loaded.config.model):
         raise CheckpointError(f"{model}: CTranslate2 has no such model: {'; '.join(reasons)}")
     with new_folder(target) as folder:

@@ -23,7 +23,7 @@ from transformer.exchange.refitting import differences, refit, refitted
 from transformer.exchange.verifying import transformers_runtime, verify
 from transformer.exchange.vocabularies import LANGUAGE_IN_TEXT
 from transformer.exchange.written_vocabularies import Written, ids_of, pieces, written_tokenizer
-from transformer.inference.model_directory import LoadedModel, check_kind, load_model
+from transformer.inference.model_directory import LoadedModel, check_kind, check_reads_text, load_model
 from transformer.io.weights import DTYPES, save_arrays
 from transformer.io.workdir import Workdir, write_json
 from transformer.model.size import parameter_shapes
@@ -101,6 +101,7 @@ def export_hf(
     with new_folder(target) as folder:
         loaded, (imported, origin) = load_model(model, checkpoint), read_origin(Workdir(model))
         check_kind(loaded.config.model, "encoder_decoder")
+        check_reads_text(loaded.config.model)
         plan = _plan(loaded, origin, Path(target))
         family = FAMILIES[plan.kind]
         module = Transformer(plan.model, loaded.model.source_vocab, loaded.model.target_vocab)

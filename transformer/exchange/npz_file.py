@@ -1,31 +1,24 @@
 """What a NumPy zip (.npz) holds, by its directory and headers, which are believed in nothing that the file
 does not bear out.
 
-Format: a zip of .npy files, each a header with dtype and shape before the numbers
-(https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html). Members are taken as they lie:
-what is compressed is refused, so that nothing can grow. Headers are Python literals there, and matched by
-a regular expression here.
+Format: a zip of .npy files, each a header with dtype and shape before the numbers (see `npy_header`). Members
+are taken as they lie: what is compressed is refused, so that nothing can grow.
 """
 
-import re
 import struct
 import zipfile
 import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from transformer.data.npy_header import LARGEST, read_header
 from transformer.errors import CheckpointError
 from transformer.exchange.safetensors_file import StoredTensor
 
 _LARGEST_DIRECTORY = 1 << 22  # bytes; a member takes some 100 of them
-_LARGEST_HEADER = 1 << 10  # bytes
 _BLOCK = 1 << 20  # bytes
 _END, _END_64 = b"PK\5\6", b"PK\6\7"
 _DTYPES = {"<f4": "F32", "<f2": "F16", "<i1": "I8", "|i1": "I8"}  # Marian says <i1, NumPy |i1
-_HEADER = re.compile(
-    r"\{'descr': '([^']{1,20})', 'fortran_order': (True|False), "
-    r"'shape': \(((?:\d{1,15}, ?)*\d{0,15})\),? ?\}\s*"
-)
 
 
 def npz_tensors(path: Path) -> dict[str, StoredTensor]:
@@ -75,18 +68,14 @@ def _member(path: Path, file: BinaryIO, member: zipfile.ZipInfo) -> StoredTensor
     if method or member.compress_type or member.compress_size != member.file_size:
         raise ValueError(f"{told} is compressed, which Marian does not write")
     begin = file.seek(name_length + extra_length, 1)
-    preamble = file.read(10)
-    if preamble[:6] != b"\x93NUMPY" or preamble[6:8] != b"\1\0":
-        raise ValueError(f"{told} is no array of NumPy's format 1.0")
-    (length,) = struct.unpack("<H", preamble[8:])
-    header = file.read(min(length, _LARGEST_HEADER)).decode("latin-1")
-    if length > _LARGEST_HEADER or not (match := _HEADER.fullmatch(header)):
-        raise ValueError(f"{told} has a header that is not understood: {header[:80]!r}")
-    dtype, fortran, shape = match[1], match[2] == "True", tuple(map(int, re.findall(r"\d+", match[3])))
+    try:
+        dtype, fortran, shape, size = read_header(file.read(LARGEST))
+    except ValueError as error:
+        raise ValueError(f"{told} {error}") from None
     if dtype not in _DTYPES or fortran or len(shape) > 8:
         raise ValueError(f"{told} has dtype {dtype}, known are {', '.join(_DTYPES)} in C order")
-    stored = StoredTensor(path, _DTYPES[dtype], shape, begin + 10 + length)
-    if 10 + length + stored.nbytes != member.file_size:
+    stored = StoredTensor(path, _DTYPES[dtype], shape, begin + size)
+    if size + stored.nbytes != member.file_size:
         raise ValueError(f"{told} has {member.file_size:,} bytes, its shape needs {stored.nbytes:,}")
     file.seek(begin)
     if _checksum(file, member.file_size) != member.CRC:

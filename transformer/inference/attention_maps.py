@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer.inference.model_directory import LoadedModel, check_kind
+from transformer.inference.model_directory import LoadedModel, check_kind, check_reads_text
 from transformer.inference.scorer import check_positions
 from transformer.model.masks import shift_right
 from transformer.model.transformer import Transformer, unrolled, unstack_layers
@@ -50,11 +50,12 @@ def attention_maps(loaded: LoadedModel, source: str, target: str) -> dict[str, A
       target: its translation, given to the decoder (teacher forcing).
 
     Raises:
-      ConfigError: if the model has no encoder or no decoder.
+      ConfigError: if the model has no encoder or no decoder, or its sources are no text.
       DataError: if a line has more tokens than the model has learned positions.
     """
     tokenizer, model = loaded.tokenizer, loaded.model
     check_kind(model.config, "encoder_decoder")
+    check_reads_text(model.config)
     src, tgt = tokenizer.encode_source([source])[0], tokenizer.encode_target([target])[0]
     check_positions(model.config, [(src, tgt)])
     params = unstack_layers(loaded.params)

@@ -51,12 +51,25 @@ def num_rows(count: int, mesh: Mesh | None) -> int:
     return rows if mesh is None else rows + -rows % row_shards(mesh)
 
 
-def padded(sentences: Sequence[Sequence[int]], rows: int, width: int, pad_id: int) -> np.ndarray:
-    """Returns int32 [rows, width] that begins with the sentences and is filled up with `pad_id`."""
-    ids_BS = np.full((rows, width), pad_id, np.int32)
+def padded(sentences: Sequence[Sequence[int] | np.ndarray], rows: int, width: int, pad_id: int) -> np.ndarray:
+    """Returns int32 [rows, width] that begins with the sentences and is filled up with `pad_id`.
+
+    Of frames it is float32 [rows, width, features], filled up with zeros.
+    """
+    frame = np.shape(sentences[0])[1:]
+    ids_BS = (
+        np.zeros((rows, width, *frame), np.float32) if frame else np.full((rows, width), pad_id, np.int32)
+    )
     for row, ids in enumerate(sentences):
         ids_BS[row, : len(ids)] = ids
     return ids_BS
+
+
+def segments(sentences: Sequence[Sequence[int] | np.ndarray], rows: int, width: int) -> np.ndarray:
+    """Returns int32 [rows, width]: 1 where `padded` has a sentence, 0 where it was filled up."""
+    lengths_B = np.zeros(rows, np.int32)
+    lengths_B[: len(sentences)] = [len(ids) for ids in sentences]
+    return (np.arange(width) < lengths_B[:, None]).astype(np.int32)
 
 
 def on_mesh(mesh: Mesh | None, *arrays: np.ndarray) -> Any:

@@ -53,6 +53,19 @@ def check_kind(model: ModelConfig, *wanted: Kind) -> None:
         )
 
 
+def check_reads_text(model: ModelConfig) -> None:
+    """Refuses a model whose sources are no text.
+
+    Raises:
+      ConfigError: saying what they are.
+    """
+    if model.source_features:
+        raise ConfigError(
+            f"--model: its sources are frames (config.model.source_features is {model.source_features}), and "
+            "this needs a model that reads text; give another"
+        )
+
+
 def load_model(path: str | Path, checkpoint: str = "best") -> LoadedModel:
     """Loads a checkpoint of a run, or what `export safetensors` wrote.
 

@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 
 from transformer.config import ModelConfig
 from transformer.data.batch import Batch
+from transformer.data.frames import checked
 from transformer.data.tokenizer import Tokenizer
 from transformer.decoding.scores import length_penalty as penalty
 from transformer.errors import ConfigError, DataError
-from transformer.inference.batches import batches, bucket, num_rows, on_mesh, padded
+from transformer.inference.batches import batches, bucket, num_rows, on_mesh, padded, segments
 from transformer.inference.model_directory import LoadedModel, check_kind, load_model
 from transformer.model.masks import shift_right
 from transformer.model.transformer import Transformer, output_embedding, unrolled, unstack_layers
@@ -101,7 +102,7 @@ class Scorer:
 
     def score(
         self,
-        sources: Sequence[str] | None,
+        sources: Sequence[Any] | None,
         targets: Sequence[str],
         batch_size: int = 64,
         length_penalty: float = 0.0,
@@ -111,7 +112,7 @@ class Scorer:
         Nothing is split or left out, and an empty target has the probability of the bare end mark.
 
         Args:
-          sources: source text; None for a language model of text alone.
+          sources: source text, or frames as `Translator` takes them; None for a language model of text alone.
           targets: one translation of each line, or the text.
           batch_size: pairs scored together.
           length_penalty: alpha; log-probabilities are divided by ((5 + length) / 6) ** alpha.
@@ -134,8 +135,9 @@ class Scorer:
             raise DataError(
                 f"got {len(sources):,} sources and {len(targets):,} targets; give one target for each source"
             )
-        before = [[]] * len(targets) if sources is None else self._tokenizer.encode_source(sources)
-        pairs = list(zip(before, self._tokenizer.encode_target(targets), strict=True))
+        pairs = list(
+            zip(self._sources(sources, len(targets)), self._tokenizer.encode_target(targets), strict=True)
+        )
         check_positions(self._model.config, pairs)
         scores = [0.0] * len(pairs)
         # Both sides are padded to one length: a little more work, far fewer shapes.
@@ -144,16 +146,23 @@ class Scorer:
             rows, width = num_rows(len(chosen), self._mesh), bucket(max(lengths[i] for i in chosen))
             sides = zip(*(pairs[i] for i in chosen), strict=True)
             special = self._tokenizer.special
-            widths = width * self._model.config.reads_source, width
-            inputs = on_mesh(
-                self._mesh,
-                *(padded(side, rows, w, special.pad) for side, w in zip(sides, widths, strict=True)),
-            )
+            arrays: list[np.ndarray] = []
+            for side, w in zip(sides, (width * self._model.config.reads_source, width), strict=True):
+                arrays += [padded(side, rows, w, special.pad), segments(side, rows, w)]
+            inputs = on_mesh(self._mesh, *arrays)
             given = _score_batch(self._params, *inputs, length_penalty, self._model, special)
             found = np.asarray(given).tolist()
             for row, i in enumerate(chosen):
                 scores[i] = found[row]
         return scores
+
+    def _sources(self, sources: Sequence[Any] | None, count: int) -> Sequence[Any]:
+        """Returns the ids or frames of each source; none of them has any if there are none."""
+        if sources is None:
+            return [[]] * count
+        if features := self._model.config.source_features:
+            return [checked(frames, features, f"source {n}") for n, frames in enumerate(sources, 1)]
+        return self._tokenizer.encode_source(sources)
 
 
 def check_positions(config: ModelConfig, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> None:
@@ -177,17 +186,16 @@ def check_positions(config: ModelConfig, pairs: Sequence[tuple[Sequence[int], Se
 def _score_batch(
     params: Any,
     src_BS: jax.Array,
+    src_seg_BS: jax.Array,
     tgt_BT: jax.Array,
+    tgt_seg_BT: jax.Array,
     alpha: float,
     model: Transformer,
     special: SpecialIds,
 ) -> jax.Array:
     """Returns score_B, float32; one compiled function for each shape."""
-    sides: list[jax.Array] = []
-    for ids in (src_BS, tgt_BT):
-        pos = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
-        sides += [ids, (ids != special.pad).astype(jnp.int32), pos]
-    batch = Batch(*sides)
+    pos_BS, pos_BT = (jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape) for x in (src_seg_BS, tgt_seg_BT))
+    batch = Batch(src_BS, src_seg_BS, pos_BS, tgt_BT, tgt_seg_BT, pos_BT)
     log_p_BT = token_scores(params, batch, model, len(special.target_prefix))
     return jnp.sum(log_p_BT, axis=1) / penalty(batch.tgt_seg_BT.sum(axis=1), alpha)
 

@@ -15,12 +15,13 @@ from jax.sharding import Mesh
 from transformer.axes import shard
 from transformer.config import DecodeConfig, ModelConfig
 from transformer.config_mapping import replace_decode
+from transformer.data.frames import checked
 from transformer.data.tokenizer import Tokenizer
 from transformer.decoding.beam import beam_search
 from transformer.decoding.sampling import sample
 from transformer.decoding.scores import Allowed, Hypotheses, length_penalty
 from transformer.errors import ConfigError, DataError
-from transformer.inference.batches import OneAtATime, batches, bucket, num_rows, on_mesh, padded
+from transformer.inference.batches import OneAtATime, batches, bucket, num_rows, on_mesh, padded, segments
 from transformer.inference.model_directory import LoadedModel, check_kind, load_model
 from transformer.inference.splitting import split_line
 from transformer.model.transformer import Transformer, empty_cache, longer_cache, unrolled, unstack_layers
@@ -51,7 +52,8 @@ class Translator:
     """Translates lines of text with one model.
 
     A language model of text alone (`model.prefix` "none") goes on with lines instead: each is the
-    beginning of an output, and may be empty.
+    beginning of an output, and may be empty. Where sources are frames (`model.source_features`), a line is
+    an array of them, float32 [frames, features].
 
     Example:
       >>> translator = Translator.load("runs/quickstart")
@@ -100,17 +102,17 @@ class Translator:
         """Longest input, in tokens with the end mark, that is not split."""
         return self._model.config.max_length
 
-    def translate(self, lines: Sequence[str], **options: Any) -> list[str]:
+    def translate(self, lines: Sequence[Any], **options: Any) -> list[str]:
         """Returns the best translation of each line, in order; an empty line to translate stays empty.
 
         Args:
-          lines: source text, one sentence each.
+          lines: source text, one sentence each, or frames.
           **options: fields of `DecodeConfig` to change for this call, for example `beam_size=1`.
         """
         return [best[0].text for best in self.translate_n_best(lines, n_best=1, **options)]
 
     def translate_n_best(
-        self, lines: Sequence[str], n_best: int, first_line: int = 0, **options: Any
+        self, lines: Sequence[Any], n_best: int, first_line: int = 0, **options: Any
     ) -> list[list[Translation]]:
         """Returns the `n_best` translations of each line, the best first.
 
@@ -120,14 +122,15 @@ class Translator:
         score is that of the sums. Memory and time grow with the lines: give a large file in blocks.
 
         Args:
-          lines: source text.
+          lines: source text, or frames, which are split where they become too long.
           n_best: 1 to `beam_size`.
           first_line: number of `lines[0]` in its file; sampling depends on seed and line number.
           **options: fields of `DecodeConfig` to change for this call.
 
         Raises:
           ConfigError: if an option is unknown or cannot be used.
-          DataError: if a line to go on with is longer than the model was trained for.
+          DataError: if a line to go on with is longer than the model was trained for, or an array is none
+            of frames of the model's.
         """
         decode = replace_decode(self._decode, options)
         if not 1 <= n_best <= decode.beam_size or (n_best > 1 and decode.temperature > 0):
@@ -135,7 +138,10 @@ class Translator:
                 f"n_best: got {n_best}, expected 1 to beam_size, and 1 when sampling; "
                 f"beam_size is {decode.beam_size}, temperature {decode.temperature}"
             )
-        if self._model.config.reads_source:
+        c = self._model.config
+        if c.source_features:
+            parts = [self._cut(frames, f"input {n}") for n, frames in enumerate(lines, first_line + 1)]
+        elif c.reads_source:
             encoded = self._tokenizer.encode_source(lines)
             parts = [self._split(line, ids) for line, ids in zip(lines, encoded, strict=True)]
         else:
@@ -160,6 +166,13 @@ class Translator:
         parts = split_line(line, lambda text: len(encode(text)), self.max_length)
         return [encode(part) for part in parts if part.strip()]
 
+    def _cut(self, frames: Any, where: str) -> list[Any]:
+        """Returns the frames in parts of about the same length: none if there are none, usually one."""
+        frames_SC = checked(frames, self._model.config.source_features, where)
+        parts = -(-len(frames_SC) // self.max_length)
+        self.num_split += parts > 1
+        return np.array_split(frames_SC, parts) if parts else []
+
     def _beginnings(self, lines: Sequence[str], first_line: int) -> list[list[int]]:
         """Returns the ids of each line, without the end mark."""
         encoded = [ids[:-1] for ids in self._tokenizer.encode_target(lines)]
@@ -171,7 +184,7 @@ class Translator:
                 )
         return encoded
 
-    def _read_first(self, ids: list[int]) -> list[int]:
+    def _read_first(self, ids: Any) -> Any:
         """Returns all that the model reads before it writes: of a decoder alone with the start mark."""
         if self._model.config.kind == "encoder_decoder":
             return ids
@@ -180,12 +193,12 @@ class Translator:
 
     def _translate_parts(
         self,
-        sentences: Sequence[list[int]],
+        sentences: Sequence[Any],
         numbers: Sequence[tuple[int, int]],
         n_best: int,
         decode: DecodeConfig,
     ) -> list[list[Translation]]:
-        """Translates ids that fit, in batches of like length; `numbers` are those of line and part."""
+        """Translates ids or frames that fit, in batches of like length; `numbers` are of line and part."""
         results: list[list[Translation]] = [[] for _ in sentences]
 
         reads_source = self._model.config.reads_source
@@ -222,15 +235,17 @@ class Translator:
 
     def _run(
         self,
-        sentences: Sequence[list[int]],
+        sentences: Sequence[Any],
         numbers: Sequence[tuple[int, int]],
         n_best: int,
         decode: DecodeConfig,
     ) -> Hypotheses:
         rows, special = num_rows(len(sentences), self._mesh), self._tokenizer.special
+        width = bucket(max(map(len, sentences)))
         inputs = on_mesh(
             self._mesh,
-            padded(sentences, rows, bucket(max(map(len, sentences))), special.pad),
+            padded(sentences, rows, width, special.pad),
+            segments(sentences, rows, width),
             padded(numbers, rows, 2, 0),
         )
         key = jax.random.key(decode.seed)
@@ -244,6 +259,7 @@ class Translator:
 def _decode_batch(
     params: Any,
     src_BS: jax.Array,
+    seg_BS: jax.Array,
     number_B2: jax.Array,
     key: jax.Array,
     n_best: int,
@@ -252,9 +268,8 @@ def _decode_batch(
     decode: DecodeConfig,
 ) -> Hypotheses:
     """Reads all that comes first at once, then searches; one compiled function for each shape."""
-    c, (B, S) = model.config, src_BS.shape
-    seg_BS = (src_BS != special.pad).astype(jnp.int32)
-    pos_BS = jnp.broadcast_to(jnp.arange(S), src_BS.shape)
+    c, (B, S) = model.config, seg_BS.shape
+    pos_BS = jnp.broadcast_to(jnp.arange(S), seg_BS.shape)
     real_B, start_B1 = seg_BS.any(axis=1), jnp.full((B, 1), model.start_id)
     if c.kind == "decoder_only":  # the last token is what the first step is given
         seg_BS, start_B1 = _last_apart(src_BS, seg_BS)

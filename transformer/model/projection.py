@@ -19,6 +19,7 @@ class Projection(nn.Module):
     def setup(self) -> None:
         c = self.config
         sizes = {"D": c.d_model, "F": c.d_ff, "H": c.num_heads, "G": c.kv_heads, "K": c.key_size}
+        sizes["C"] = c.source_features
         inputs, outputs = (tuple(sizes[letter] for letter in side) for side in self.letters.split("->"))
         init = nn.initializers.variance_scaling(
             1.0,

@@ -30,8 +30,7 @@ def parameter_shapes(model: Transformer) -> Any:
         kinds = min(2, c.num_encoder_layers) if c.attention == "alternating" else 1
         c = dataclasses.replace(c, num_encoder_layers=kinds, num_decoder_layers=1)
     model = Transformer(c, model.source_vocab, model.target_vocab)
-    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), *(ids,) * 6)["params"]
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *model.smallest())["params"]
     for stack, depth in depths.items():
         if stack not in shapes:
             continue
@@ -69,6 +68,7 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
       decoder layer   4 T D (A + A') + 4 T^2 A + 4 T D F    self-attention and feed-forward
                       + 4 T D A + 4 S D A' + 4 T S A        encoder-decoder attention
       output          2 T D V, of an encoder alone 2 S D V  V pieces, or labels
+      frames          2 S C D                               C numbers each, where sources are such
 
     and of kind "decoder_only" that of an encoder layer of S + T positions for each layer, and the output,
     with 6 for the 4 before D F if the network is gated, and 2 A K more for each query if scores are
@@ -106,6 +106,7 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
         layers += c.num_decoder_layers * layer(True, S + T)
     elif c.kind == "encoder_decoder":
         layers += c.num_decoder_layers * (layer(True, T) + T * query + S * key + 4 * T * S * A)
+    layers += 2 * S * c.source_features * D
     answers = S if c.kind == "encoder_only" else T
     return 3 * (layers + 2 * answers * D * V) / T
 

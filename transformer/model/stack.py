@@ -64,14 +64,12 @@ class Stack(nn.Module):
         self.dropout = Dropout(c.dropout_rate)
 
     def signal(self, embedded_BTD: jax.Array, pos_BT: jax.Array, deterministic: bool = True) -> jax.Array:
-        """Returns Dropout(embedding * sqrt(d_model) + position signal) (3.4, 3.5, 5.4).
+        """Returns Dropout(embedding + position signal) (3.5, 5.4).
 
         Where layers recur the signal is added at each step instead, see `deepen`.
         """
         c = self.config
-        x_BTD = embedded_BTD * c.d_model**0.5 if c.scale_embeddings else embedded_BTD
-        if c.recurrence == "none":
-            x_BTD = self.placed(x_BTD, pos_BT)
+        x_BTD = self.placed(embedded_BTD, pos_BT) if c.recurrence == "none" else embedded_BTD
         if c.embedding_norm:
             x_BTD = self.embedding_norm(x_BTD)
         return shard(self.dropout(x_BTD, deterministic), self.layer_type.rows + "D")

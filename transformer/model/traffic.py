@@ -55,8 +55,9 @@ def traffic(
         "tensor": all_reduce(tensor) * (activations * sums + activations + 16 * tokens),
     }
     # Source and target rows: ids gathered, rows exchanged forward and back, summed over pieces.
-    sent["fsdp"] += sides * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
-    sent["tensor"] += sides * all_reduce(tensor) * activations
+    looked_up = sides - bool(c.source_features)
+    sent["fsdp"] += looked_up * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
+    sent["tensor"] += looked_up * all_reduce(tensor) * activations
     if c.positions == "learned":
         sent["fsdp"] += sides * one_way(fsdp) * (FLOAT32 * tokens * fsdp + 2 * activations)
     # XLA sums gradients of the biases on scores, not those of their table, where all rows have the same.

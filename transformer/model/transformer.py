@@ -12,6 +12,7 @@ from transformer.config import ModelConfig
 from transformer.model import local, masks
 from transformer.model.attention import KeysValues
 from transformer.model.layers import DecoderLayer, EncoderLayer, SequenceLayer
+from transformer.model.projection import Projection
 from transformer.model.sharded import look_up
 from transformer.model.stack import Stack
 from transformer.special_ids import BOS_ID
@@ -50,7 +51,8 @@ class Embedding(nn.Module):
         self.copies_RVD = copies(self.embedding, "VD")
 
     def __call__(self, ids_BT: jax.Array, rows: str = "BT") -> jax.Array:
-        return shard(look_up(self.copies_RVD, ids_BT, "VD", self.config.dtype, rows), rows + "D")
+        x_BTD = shard(look_up(self.copies_RVD, ids_BT, "VD", self.config.dtype, rows), rows + "D")
+        return x_BTD * self.config.d_model**0.5 if self.config.scale_embeddings else x_BTD
 
     def logits(self, y_BTD: jax.Array) -> jax.Array:
         return jnp.einsum("BTD,VD->BTV", y_BTD, self.embedding.astype(self.config.dtype))
@@ -67,6 +69,11 @@ class Transformer(nn.Module):
     sentences may share a row) and positions within each sentence. `tgt_in_BT` is the target
     shifted right, `masks.shift_right`. An encoder alone does not read it: it has an answer at each
     source position, and the target says what the answer should be there.
+
+    With `source_features` sources are float32 [B, S, C], a frame of C numbers a position, and a linear map
+    with a bias stands in place of the source's table. It is not scaled by sqrt(d_model): that makes up for
+    the small numbers of tables, which are output projections too; the map's are drawn so that results are
+    about as large as frames are.
 
     Attributes:
       config: sizes and choices.
@@ -87,8 +94,12 @@ class Transformer(nn.Module):
         sizes = {names.output: self.target_vocab}
         if "decoder" in c.stacks:
             sizes[names.target] = self.target_vocab
-        for name, size in {**sizes, names.source: self.source_vocab}.items():
+        if not c.source_features:
+            sizes[names.source] = self.source_vocab
+        for name, size in sizes.items():
             setattr(self, name, Embedding(size, c))
+        if c.source_features:
+            self.source = Projection("C->D", True, c, "BS")
         if c.logits_bias:
             shape, dtype = (self.target_vocab,), jnp.dtype(c.param_dtype)
             self.logits_bias = self.param("logits_bias", nn.initializers.zeros, shape, dtype)
@@ -100,12 +111,21 @@ class Transformer(nn.Module):
 
     @property
     def tables(self) -> Tables:
-        """Names of the tables that this model has; labels are no pieces, and have one of their own."""
+        """Names of the tables that this model has; labels are no pieces, and have one of their own.
+
+        Of sources that are no tokens it is the name of the map in place of a table.
+        """
         tied = self.config.tied_embeddings
         labels = self.config.kind == "encoder_only" and self.target_vocab != self.source_vocab
         if labels:
             tied = "inputs" if tied in ("all", "inputs") else "none"
-        return TABLES[tied]
+        return TABLES[tied]._replace(source="source") if self.config.source_features else TABLES[tied]
+
+    def smallest(self) -> tuple[jax.Array, ...]:
+        """Returns what `__call__` reads, one position a side: no parameter's shape depends on more."""
+        one, features = jnp.ones((1, 1), jnp.int32), self.config.source_features
+        source = jnp.ones((1, 1, features)) if features else one
+        return source, one, 0 * one, one, one, 0 * one
 
     def __call__(
         self,
@@ -141,7 +161,11 @@ class Transformer(nn.Module):
         self, src_BS: jax.Array, seg_BS: jax.Array, pos_BS: jax.Array, deterministic: bool = True
     ) -> jax.Array:
         """Returns encoded_BSD, which of an encoder alone the output projection reads."""
-        x_BSD = self.encoder.signal(self._table("source")(src_BS, "BS"), pos_BS, deterministic)
+        if self.config.source_features:
+            x_BSD = shard(self.source(src_BS), "BSD")
+        else:
+            x_BSD = self._table("source")(src_BS, "BS")
+        x_BSD = self.encoder.signal(x_BSD, pos_BS, deterministic)
         encoded_BSD = self.encoder.run(x_BSD, pos_BS, deterministic, self.encoder.mask(seg_BS))
         return encoded_BSD if "decoder" in self.config.stacks else self._scaled(encoded_BSD)
 

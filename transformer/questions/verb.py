@@ -60,7 +60,7 @@ def explain(args: argparse.Namespace) -> None:
     if (args.source is None) != (args.target is None):
         raise ConfigError("--source and --target: give both, the text and its translation, or neither")
 
-    from transformer.inference.model_directory import check_kind, load_model
+    from transformer.inference.model_directory import check_kind, check_reads_text, load_model
     from transformer.io.workdir import write_text
     from transformer.questions.experiments import EXPERIMENTS
     from transformer.questions.page import heading, markdown, page, plain
@@ -68,6 +68,7 @@ def explain(args: argparse.Namespace) -> None:
 
     loaded = load_model(args.model, args.checkpoint)
     check_kind(loaded.config.model, "encoder_decoder")
+    check_reads_text(loaded.config.model)
     pairs = _pairs(args, loaded)
     found = {}
     subject = Subject.of(loaded, pairs)

@@ -68,11 +68,12 @@ def attend(args: argparse.Namespace) -> None:
     """
     from transformer.inference.ablation import without_each_head
     from transformer.inference.attention_maps import alignment, attention_maps
-    from transformer.inference.model_directory import check_kind, load_model
+    from transformer.inference.model_directory import check_kind, check_reads_text, load_model
     from transformer.inference.translator import Translator
 
     loaded = load_model(args.model, args.checkpoint)
     check_kind(loaded.config.model, "encoder_decoder")
+    check_reads_text(loaded.config.model)
     layers = loaded.config.model.num_decoder_layers
     layer = layers if args.layer is None else args.layer
     if not 1 <= layer <= layers:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformer.config import Config
 from transformer.data.corpus import Corpus, Split, open_corpora
 from transformer.errors import ConfigError, DataError
 from transformer.inference.model_directory import LoadedModel, load_model
@@ -21,6 +20,7 @@ from transformer.metrics.bootstrap import BootstrapResult, paired_bootstrap
 from transformer.metrics.rouge import rouge
 from transformer.metrics.scores import score
 from transformer.run.answers import score_labels, score_masked
+from transformer.run.sources import read_sources
 from transformer.run.translate import report_split
 
 _BLOCK = 512  # lines between two progress lines
@@ -28,7 +28,7 @@ _BLOCK = 512  # lines between two progress lines
 
 class _TestSet(NamedTuple):
     name: str
-    sources: list[str]
+    sources: list[Any]  # lines, or frames
     references: list[list[str]]  # one list a reference set
 
 
@@ -60,7 +60,7 @@ def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
     elif not loaded.config.model.reads_source:
         results = _score_lines(args, loaded, options)
     else:
-        sets = _test_sets(args, loaded.config, Workdir(args.model))
+        sets = _test_sets(args, loaded, Workdir(args.model))
         results = (_score_labels if loaded.tokenizer.labels else _score_texts)(args, loaded, sets, options)
     record = _save(args, results)
     if args.source is None and args.split == "test":
@@ -142,17 +142,18 @@ def _score_lines(
     return results
 
 
-def _test_sets(args: argparse.Namespace, config: Config, workdir: Workdir) -> list[_TestSet]:
+def _test_sets(args: argparse.Namespace, loaded: LoadedModel, workdir: Workdir) -> list[_TestSet]:
     if args.source is not None:
         if not args.reference:
             raise ConfigError("--source: needs --reference, the file of reference translations")
-        sources, references = read_lines(args.source), [read_lines(path) for path in args.reference]
+        sources = read_sources(args.source, loaded)
+        references = [read_lines(path) for path in args.reference]
         for path, lines in zip(args.reference, references, strict=True):
             if len(lines) != len(sources):
                 raise DataError(f"{args.source} has {len(sources):,} lines, {path} {len(lines):,}")
         return [_TestSet(args.source, sources, references)]
     split: Split = args.split
-    corpora = open_corpora(config.data, split, workdir.data)
+    corpora = open_corpora(loaded.config.data, split, workdir.data)
     if not corpora:
         raise ConfigError(
             f"config.data.{split}_source: the run has no {split} set; give --source and --reference"

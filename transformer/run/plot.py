@@ -5,7 +5,7 @@ from pathlib import Path
 from transformer.data.corpus import open_corpora
 from transformer.errors import ConfigError
 from transformer.inference.attention_maps import attention_maps
-from transformer.inference.model_directory import LoadedModel, load_model
+from transformer.inference.model_directory import LoadedModel, check_reads_text, load_model
 from transformer.inference.translator import Translator
 from transformer.io.metrics_file import read_metrics
 from transformer.io.workdir import Workdir
@@ -15,7 +15,8 @@ from transformer.run.pictures import attention_heat_maps, learning_curve
 def plot(model: str, source: str | None) -> list[Path]:
     """Draws learning_curve.png and attention.png into the folder of a run and prints their paths.
 
-    Without both an encoder and a decoder there is no attention between them: the curve alone is drawn.
+    Without both an encoder and a decoder there is no attention between them, and frames have no names to draw
+    it with: the curve alone is drawn.
 
     Args:
       model: folder of the run.
@@ -24,7 +25,9 @@ def plot(model: str, source: str | None) -> list[Path]:
     root = Path(model)
     loaded = load_model(model)
     pictures = [root / "learning_curve.png"]
-    if loaded.config.model.kind == "encoder_decoder" or source is not None:
+    c = loaded.config.model
+    if (c.kind == "encoder_decoder" and not c.source_features) or source is not None:
+        check_reads_text(c)
         sentence = source if source is not None else _example(loaded, Workdir(root))
         translation = Translator.of(loaded).translate([sentence])[0]
         cross = attention_maps(loaded, sentence, translation)["cross"]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,16 @@ from transformer.io.workdir import write_json
 
 _EVERY = 1 << 62  # lines
 
+Read = Callable[[str | None, int], Iterator[list[Any]]]  # (file, size) -> lists of its lines, or of frames
 
-def shard_lines(source: str | None, shard: str | None) -> range:
+
+def shard_lines(source: str | None, shard: str | None, read: Read = stream_blocks) -> range:
     """Returns the numbers of the lines of a shard "I/N" of a file, from 0: N parts of like length, in order.
+
+    Args:
+      source: the file.
+      shard: which; None: all.
+      read: the file.
 
     Raises:
       ConfigError: if `shard` cannot be read, or `source` is standard input.
@@ -28,14 +35,14 @@ def shard_lines(source: str | None, shard: str | None) -> range:
         raise ConfigError(f"--shard: {shard}: expected I/N with I from 1 to N, for example 2/8")
     if source is None:
         raise ConfigError("--shard: needs --input, a file: its lines are counted first")
-    count = sum(map(len, stream_blocks(source, 4096)))
+    count = sum(map(len, read(source, 4096)))
     return range(count * (index - 1) // parts, count * index // parts)
 
 
-def blocks_of(source: str | None, lines: range, size: int) -> Iterator[list[str]]:
+def blocks_of(source: str | None, lines: range, size: int, read: Read = stream_blocks) -> Iterator[list[Any]]:
     """Yields the lines with these numbers in lists of at most `size`, each as soon as it is there."""
     number = 0
-    for block in stream_blocks(source, size):
+    for block in read(source, size):
         chosen = block[max(lines.start - number, 0) : max(lines.stop - number, 0)]
         number += len(block)
         if chosen:

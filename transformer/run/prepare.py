@@ -9,6 +9,7 @@ from transformer.config import Config
 from transformer.data.corpus import Corpus, Split, check_unchanged, open_corpora
 from transformer.data.encoded import Counts, EncodedCorpus, encode_corpus, left_out
 from transformer.data.labels import names_of
+from transformer.data.pairs import Pair
 from transformer.data.tokenizer import Tokenizer, train_tokenizer
 from transformer.errors import DataError
 from transformer.io.workdir import Workdir, write_json
@@ -25,7 +26,8 @@ class PreparedData(NamedTuple):
       train: encoded training pairs, one for each corpus.
       weights: their shares, or None to take each as often as it is long.
       dev: encoded dev pairs.
-      dev_pairs: the same as text, first `run.eval_lines` only, none left out for its length.
+      dev_pairs: the same as text (sources may be frames), first `run.eval_lines` only, none left out for
+        its length.
       counts: by "split corpus" what was read, kept and left out by cause.
     """
 
@@ -33,7 +35,7 @@ class PreparedData(NamedTuple):
     train: list[EncodedCorpus]
     weights: list[float] | None
     dev: list[EncodedCorpus]
-    dev_pairs: list[tuple[str, str]]
+    dev_pairs: list[Pair]
     counts: dict[str, Counts]
 
 
@@ -83,9 +85,9 @@ def describe(split: str, name: str, counts: Counts) -> str:
     )
 
 
-def dev_lines(corpora: Sequence[Corpus], limit: int) -> list[tuple[str, str]]:
-    """Returns the first `limit` pairs as text; all for -1."""
-    pairs: list[tuple[str, str]] = []
+def dev_lines(corpora: Sequence[Corpus], limit: int) -> list[Pair]:
+    """Returns the first `limit` pairs as they are; all for -1."""
+    pairs: list[Pair] = []
     for corpus in corpora:
         for pair in corpus:
             if 0 <= limit <= len(pairs):
@@ -127,6 +129,8 @@ def _tokenizer(config: Config, workdir: Workdir, corpora: Sequence[Corpus], note
     sources, targets = [s for s, _ in pairs], [t for _, t in pairs]
     if config.model.kind == "encoder_only":  # targets are labels, or the sources once more
         targets = []
+    if config.model.source_features:
+        sources = []
     if not any(map(str.strip, sources + targets)):
         names = ", ".join(corpus.name for corpus in corpora)
         raise DataError(f"{names}: no usable line to train on; every line is empty or not UTF-8")
@@ -155,6 +159,6 @@ def _labels(config: Config, corpora: Sequence[Corpus], tokenizer: Tokenizer, not
     return found
 
 
-def _every_nth(corpora: Sequence[Corpus], n: int) -> Iterator[tuple[str, str] | None]:
+def _every_nth(corpora: Sequence[Corpus], n: int) -> Iterator[Pair | None]:
     for corpus in corpora:
         yield from (pair for i, pair in enumerate(corpus) if i % n == 0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from functools import partial
 from typing import Any
 
 from transformer.config_mapping import replace_decode
@@ -14,6 +15,7 @@ from transformer.io.progress import Progress
 from transformer.io.text import line_writer, read_lines
 from transformer.paths import by_path
 from transformer.run.portions import blocks_of, continue_output, shard_lines
+from transformer.run.sources import digest_beside, read_sources, source_blocks
 
 _BLOCK = 2048  # lines that are sorted by length together
 
@@ -29,6 +31,8 @@ def translate(
     resume: bool = False,
 ) -> None:
     """Translates a file or standard input, line by line, in order, or goes on with its lines.
+
+    What is true of lines is true of samples, where the model reads frames.
 
     Args:
       model: folder of a run.
@@ -46,17 +50,19 @@ def translate(
     loaded = load_model(model, checkpoint)
     translator = Translator.of(loaded)
     progress = Progress(None, time.monotonic)
-    lines, done = shard_lines(source, shard), 0
+    read = partial(source_blocks, loaded=loaded)
+    lines, done = shard_lines(source, shard, read), 0
     if resume:
         search = dataclasses.asdict(replace_decode(loaded.config.decode, options)) | {"batch_size": 0}
         digest = digest_arrays(by_path(loaded.params))
         maker = {"model": digest, "search": search, "shard": shard, "n_best": n_best}
+        maker |= digest_beside(source, loaded)
         done = continue_output(source, output, n_best or 1, maker)
         progress.note(f"{output}: {done:,} lines are done already")
     start, first = time.monotonic(), lines.start + done
     done = first
     with line_writer(output, append=resume) as write:
-        for block in blocks_of(source, range(done, lines.stop), _BLOCK):
+        for block in blocks_of(source, range(done, lines.stop), _BLOCK, read):
             found = translator.translate_n_best(block, n_best or 1, first_line=done, **options)
             if n_best is None:
                 write([best[0].text for best in found])
@@ -80,7 +86,8 @@ def report_split(translator: Translator, progress: Progress) -> None:
     if translator.num_split:
         progress.note(
             f"warning: {translator.num_split:,} lines were longer than the model was trained for "
-            f"(model.max_length {translator.max_length} tokens); they were split at sentence ends and joined"
+            f"(model.max_length {translator.max_length} tokens); they were split, text at sentence ends, and "
+            "joined"
         )
 
 
@@ -94,13 +101,13 @@ def score_files(
     Raises:
       UserError: if the model or a file cannot be used, or the numbers of lines differ.
     """
-    targets = read_lines(target)
-    sources = None if source is None else read_lines(source)
+    loaded, targets = load_model(model, checkpoint), read_lines(target)
+    sources = None if source is None else read_sources(source, loaded)
     if sources is not None and len(sources) != len(targets):
         raise DataError(
             f"{source} has {len(sources):,} lines, {target} {len(targets):,}; pair n is line n of both"
         )
-    scorer = Scorer.load(model, checkpoint)
+    scorer = Scorer.of(loaded)
     progress = Progress(None, time.monotonic)
     likelihood = Likelihood(0.0, 0, 0)
     with line_writer(output) as write:

@@ -191,6 +191,8 @@ def compile_step(
         jax.ShapeDtypeStruct((rows, length), jnp.int32) for length in side_lengths(config.data, row_length)
     )
     batch = Batch(*(source,) * 3, *(target,) * 3)
+    if features := model.config.source_features:
+        batch = batch._replace(src_BS=jax.ShapeDtypeStruct((*source.shape, features), jnp.float32))
     key = jax.eval_shape(lambda: dropout_key(config.run))
     with jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext():
         step: Any = jit_steps(model, tx, config, mesh, state)[0]

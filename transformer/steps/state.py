@@ -87,9 +87,7 @@ def init_state(
     """
 
     def init(key: jax.Array, given: Mapping[str, jax.Array], moments: Mapping[str, jax.Array]) -> TrainState:
-        # A parameter's shape does not depend on the input's, so the smallest input will do.
-        ids = jnp.ones((1, 1), jnp.int32)
-        params = model.init(key, ids, ids, 0 * ids, ids, ids, 0 * ids)["params"]
+        params = model.init(key, *model.smallest())["params"]
         params = nested({**by_path(params), **given})
         fixed = None
         if config.lora.rank:

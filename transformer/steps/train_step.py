@@ -110,12 +110,12 @@ def gradients(
     def body(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
         rows, index = part
         result = value_and_grad(
-            trained, Batch(*(shard(x, "BT") for x in rows)), jax.random.fold_in(key, index), count
+            trained, Batch(*(shard(x, "BT_"[: x.ndim]) for x in rows)), jax.random.fold_in(key, index), count
         )
         return jax.tree.map(jnp.add, total, result), None
 
     # Part p takes rows p, p + parts, ...: every device keeps its own rows.
-    split = Batch(*(x.reshape(len(x) // parts, parts, x.shape[-1]).swapaxes(0, 1) for x in batch))
+    split = Batch(*(x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1) for x in batch))
     zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, trained))
     ((loss, nll), grads), _ = jax.lax.scan(body, zero, (split, jnp.arange(parts)))
     return {"loss": loss, "nll": nll}, grads

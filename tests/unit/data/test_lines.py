@@ -99,7 +99,7 @@ def test_undecodable_line_is_named_or_skipped(tmp_path, bad):
 def test_digest_and_size_are_those_of_the_file_as_given(tmp_path):
     packed = gzip.compress(b"a\nb\n")
     for content in (b"", b"a\n", packed):
-        fact = LineFile(write(tmp_path, content), tmp_path / "cache").fact("given.txt")
+        (fact,) = LineFile(write(tmp_path, content), tmp_path / "cache").facts("given.txt")
         assert fact == FileFact("given.txt", len(content), hashlib.sha256(content).hexdigest())
 
 

@@ -285,6 +285,7 @@ def test_every_parameter_has_exactly_one_sharding_rule() -> None:
     used = set()
     forms = [dict(), dict(norm="pre", positions="learned", attention_bias=True)]
     forms += [*cases.FAMILIES.values(), *cases.MECHANISMS.values(), *cases.ALONE.values()]
+    forms += cases.FRAMES.values()
     kinds = [*itertools.product(("all", "target", "none"), (False, True), forms[:2])]
     kinds += [("all", False, form) for form in (*forms[2:], *cases.RECURRENCES.values())]
     for tied, scan, form in kinds:
