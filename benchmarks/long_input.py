@@ -24,6 +24,7 @@ import numpy as np
 from curves import Axis, draw, measure, table
 
 from transformer.config import PRESETS, MeshConfig, ModelConfig
+from transformer.errors import UserError
 from transformer.io.devices import check_lengths, make_mesh, simulated
 from transformer.model.size import parameter_shapes
 from transformer.model.transformer import Transformer
@@ -95,7 +96,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.length:
         os.environ |= simulated(args.devices, os.environ)  # before JAX looks for devices
-        found = point(args.length, args.chunk, args.devices, args.plan)
+        try:
+            found = point(args.length, args.chunk, args.devices, args.plan)
+        except UserError as error:
+            raise SystemExit(f"long_input.py: error: {error}") from None
         print("  ".join(f"{name} {value:.3f}" for name, value in found.items()))
         if args.json:
             args.json.write_text(json.dumps(found))

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ class Case(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=MAKERS)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     torch.set_num_threads(1)
     torch.manual_seed(0)  # of all that is random in the models
     root: Path = tmp_path_factory.mktemp(request.param)
@@ -59,7 +60,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         name = readers.get(request.param.partition("_")[0], "Auto") + "Tokenizer"
         tokenizer = getattr(transformers, name).from_pretrained(root / "theirs")
     import_hf(root / "theirs", root / "ours", note=lambda line: None)
-    return Case(theirs.config.model_type, theirs, tokenizer, load_model(root / "ours"))
+    yield Case(theirs.config.model_type, theirs, tokenizer, load_model(root / "ours"))
+    jax.clear_caches()  # programs take regions of memory, of which a process has 65,530
 
 
 def test_ids_of_sources_and_targets(case: Case) -> None:
@@ -119,7 +121,7 @@ def test_outputs_token_for_token(case: Case, beams: int, rules: dict[str, int]) 
     # At the limit rules differ: those are compared that come to an end of their own.
     expected = {i: row[: row.index(end) + 1] for i, row in enumerate(rows) if end in row[: LONGEST - 2]}
     assert len(expected) > 50
-    assert len({tuple(row) for row in expected.values()}) > 20
+    assert len({tuple(row) for row in expected.values()}) > 10
     assert min(map(len, expected.values())) >= rules.get("min_length", 0)
     tokenizer = copy.copy(case.ours.tokenizer)
     tokenizer.decode_target = lambda rows: [" ".join(map(str, ids)) for ids in rows]
