@@ -22,6 +22,7 @@ torch = pytest.importorskip("torch", reason="PyTorch, not a dependency of this p
 transformers = pytest.importorskip("transformers", reason="transformers, not a dependency, is not installed")
 
 LONGEST = 60  # tokens of an output
+SEEDS = {"nllb": 3, "mbart": 2}  # with 0 their greedy outputs are too few different ones
 MAKERS = {
     "marian": hf_folders.marian,
     "marian_separate": lambda folder: hf_folders.marian(folder, separate=True, activation_function="relu"),
@@ -51,7 +52,7 @@ class Case(NamedTuple):
 @pytest.fixture(scope="module", params=MAKERS)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     torch.set_num_threads(1)
-    torch.manual_seed(0)  # of all that is random in the models
+    torch.manual_seed(SEEDS.get(request.param, 0))  # of all that is random in the models
     root: Path = tmp_path_factory.mktemp(request.param)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -121,7 +122,7 @@ def test_outputs_token_for_token(case: Case, beams: int, rules: dict[str, int]) 
     # At the limit rules differ: those are compared that come to an end of their own.
     expected = {i: row[: row.index(end) + 1] for i, row in enumerate(rows) if end in row[: LONGEST - 2]}
     assert len(expected) > 50
-    assert len({tuple(row) for row in expected.values()}) > 10
+    assert len({tuple(row) for row in expected.values()}) > 20
     assert min(map(len, expected.values())) >= rules.get("min_length", 0)
     tokenizer = copy.copy(case.ours.tokenizer)
     tokenizer.decode_target = lambda rows: [" ".join(map(str, ids)) for ids in rows]
