@@ -8,6 +8,10 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
+# data x fsdp x tensor x sequence: positions alone, and beside every other way to divide the work.
+MESHES = ("1x1x1x8", "2x1x1x4", "1x2x2x2")
 SCRIPT = pathlib.Path(__file__).with_name("sequence_sharding.py")
 
 
@@ -28,8 +32,9 @@ def found(*words: str) -> dict[str, Any]:
     return report
 
 
-def test_loss_and_gradients_with_dropout_equal_one_device() -> None:
-    result = found("1x1x1x8")["1x1x1x8"]
+@pytest.mark.parametrize("mesh", MESHES)
+def test_loss_and_gradients_with_dropout_equal_one_device(mesh: str) -> None:
+    result = found(*MESHES)[mesh]
     assert result["loss"] < 1e-5
     assert result["gradients"] < 1e-5
 
