@@ -87,6 +87,8 @@ MECHANISMS: dict[str, dict[str, Any]] = {
     "window-8": {"model.attention": "window", "model.attention_radius": 8},
     "grouped": {"model.num_kv_heads": 2},
     "multi-query": {"model.num_kv_heads": 1},
+    "recurrent": {**_layers(4), "model.recurrence": "fixed"},  # C1's parameters, C2's arithmetic
+    "adaptive": {**_layers(4), "model.recurrence": "adaptive"},
 }
 ROWS = [
     Row("base", {}),
@@ -119,7 +121,8 @@ def command(row: Row, seed: int, workdir: Path, data: Path, steps: int, words: S
 def measured(workdir: Path) -> dict[str, Any]:
     """Returns the figures of a finished run: those of its last evaluation on dev, and its speed.
 
-    The speed is the median over its lines of progress, source and target tokens without padding.
+    The speed is the median over its lines of progress, source and target tokens without padding. `layers` is
+    how often a position went through an encoder's and a decoder's layer that halts, on the mean.
     """
     from transformer.inference.model_directory import load_model
     from transformer.model.size import count_parameters
@@ -131,6 +134,7 @@ def measured(workdir: Path) -> dict[str, Any]:
         "steps": dev["step"],
         "perplexity": dev["perplexity"],
         "bleu": dev["bleu"],
+        "layers": [dev[f"{side}_steps"] for side in ("encoder", "decoder") if f"{side}_steps" in dev],
         "parameters": count_parameters(load_model(workdir, "last").model)["total"],
         "tokens_per_second": statistics.median(rates[1:] or rates),
     }
@@ -206,6 +210,9 @@ def table(rows: Sequence[Row], results: Mapping[str, Sequence[Mapping[str, Any]]
         found = results.get(row.name, ())
         differs = ", ".join(f"`{key}={value}`" for key, value in row.changes.items()) or "nothing"
         cells = [row.name, differs]
+        if found and found[0]["layers"]:
+            taken = (statistics.mean(side) for side in zip(*(f["layers"] for f in found), strict=True))
+            cells[-1] += f" (taken: {' + '.join(f'{mean:.2f}' for mean in taken)})"
         if found:
             cells += [_spread([f["perplexity"] for f in found], 2), _spread([f["bleu"] for f in found], 1)]
             cells.append(f"{found[0]['parameters']:,}")

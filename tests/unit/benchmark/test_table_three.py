@@ -16,20 +16,23 @@ import ablation  # noqa: E402
 from transformer.recipes import load_config  # noqa: E402
 
 
-def result(perplexity: float, bleu: float, steps: int = 9) -> dict:
-    return dict(steps=steps, perplexity=perplexity, bleu=bleu, parameters=1234567, tokens_per_second=999.6)
+def result(perplexity: float, bleu: float, steps: int = 9, layers: tuple[float, ...] = ()) -> dict:
+    figures = dict(steps=steps, perplexity=perplexity, bleu=bleu, layers=layers)
+    return dict(**figures, parameters=1234567, tokens_per_second=999.6)
 
 
 def test_means_spreads_and_what_was_not_run(tmp_path: Path) -> None:
-    rows = [row for row in ablation.ROWS if row.name in ("base", "A1", "rotary")]
+    rows = [row for row in ablation.ROWS if row.name in ("base", "A1", "rotary", "adaptive")]
     results = {
         "base": [result(5.0, 30.0), result(6.0, 31.0), result(7.0, 32.0)],
         "rotary": [result(4.567, 33)],
+        "adaptive": [result(5, 33, layers=(2.5, 3.0)), result(5, 33, layers=(3.5, 3.123))],
     }
     lines = ablation.table(rows, results)
     assert lines[2].startswith("| base | nothing | 6.00 ± 1.00 | 31.0 ± 1.0 | 1,234,567 | 1,000 | 3 | ")
     assert lines[3].startswith("| A1 | `model.num_heads=1` | not run yet |  |  |  | 0 | ")
     assert lines[4].startswith("| rotary | `model.positions=rotary` | 4.57 | 33.0 | 1,234,567 | 1,000 | 1 | ")
+    assert "`model.recurrence=adaptive` (taken: 3.00 + 3.06) | 5.00 ± 0.00 |" in lines[5]
     assert {line.count("|") for line in lines} == {9}
     document = tmp_path / "ablation.md"
     document.write_text(f"before\n\n{ablation.BEGIN}\nold\n{ablation.END}\n\nafter\n")
@@ -69,12 +72,14 @@ def test_two_updates_are_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             with gzip.open(tmp_path / f"{split}.lc.norm.tok.{side}.gz", "wt") as file:
                 file.write("".join(line + "\n" for line in lines))
     words = ["run", "--data", str(tmp_path), "--folder", str(tmp_path / "runs"), "--steps", "2"]
-    words += ["--rows", "multi-query", "--config.tokenizer.vocab_size=13", "--config.model.d_model=16"]
+    words += ["--rows", "adaptive", "--config.tokenizer.vocab_size=13", "--config.model.d_model=16"]
     words += ["--config.model.d_ff=16", "--config.data.batch_tokens=128", "--config.data.test_source="]
     assert ablation.main([*words, "--config.data.test_target="]) == 0
-    found = json.loads((tmp_path / "runs" / "multi-query" / "0.json").read_text())
+    found = json.loads((tmp_path / "runs" / "adaptive" / "0.json").read_text())
     assert found["steps"] == 2
     assert found["perplexity"] > 1
+    assert len(found["layers"]) == 2
+    assert all(1 <= taken <= 4 for taken in found["layers"])
     assert found["parameters"] > 1000
     assert found["tokens_per_second"] > 0
 
