@@ -3,8 +3,9 @@
     python benchmarks/algorithms.py [--steps N] [--folder DIR] [--tasks copy,reverse,addition] [--seeds 1]
 
 Each model learns to copy, to reverse, and to add numbers of up to 10 digits, and is asked for longer
-ones (Dehghani et al. 2019, section 3.2). Prints a table (Markdown): exact outputs in percent of 200, by
-length, means over seeds. What is done already in DIR is not done again.
+ones (Dehghani et al. 2019, section 3.2). Positions begin at random places in training, as there, or a model
+would never have seen the places of longer sequences. Prints a table (Markdown): exact outputs in percent of
+200, by length, means over seeds. What is done already in DIR is not done again.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from transformer.run.train import train
 DIGITS = "0123456789"
 LONGEST = 10  # digits, in training
 LENGTHS = (10, 20, 40)  # digits, in the test
+FARTHEST = 2 * LENGTHS[-1] + 2  # place of a test
 TRAIN, DEV, TEST = 50_000, 200, 200
 SIZES = dict(d_model=64, d_ff=256, num_heads=4, dropout_rate=0.1, norm="pre", max_length=128)
 # The first two have the parameters of the third and fourth, or their arithmetic.
@@ -66,7 +68,13 @@ def measure(task: str, model: str, seed: int, steps: int, folder: Path) -> dict[
             "model": {**SIZES, **MODELS[model]},
             "tokenizer": dict(model_type="word", vocab_size=4 + len(DIGITS) + (task == "addition")),
             "data": dict(root=str(folder), batch_tokens=2048, **files),
-            "optim": dict(learning_rate=2e-3, schedule="cosine", warmup_steps=200, clip_norm=1.0),
+            "optim": dict(
+                learning_rate=2e-3,
+                schedule="cosine",
+                warmup_steps=200,
+                clip_norm=1.0,
+                random_offset=FARTHEST,
+            ),
             "decode": dict(beam_size=1, max_extra_length=4),
             "run": dict(
                 num_steps=steps,

@@ -227,6 +227,7 @@ class OptimConfig:
     freeze: str = ""  # regular expression: parameters whose path has it are not trained
     ema_decay: float = 0.0  # moving average of the weights, used to evaluate and translate; 0: none
     ponder_weight: float = 0.01  # adaptive recurrence: nats that a step of a position costs
+    random_offset: int = 0  # training: rows begin at a place drawn from 0 to this (Dehghani et al. 2019)
     label_smoothing: float = 0.1
     loss_chunk: int = 512  # tokens whose logits exist at one time
 

@@ -34,6 +34,7 @@ FREE = frozenset(
         "optim.accumulation_steps",
         "optim.label_smoothing",
         "optim.ponder_weight",
+        "optim.random_offset",
         "optim.loss_chunk",
         *("decode." + field.name for field in dataclasses.fields(DecodeConfig)),
         *("mesh." + field.name for field in dataclasses.fields(MeshConfig)),

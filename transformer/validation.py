@@ -96,6 +96,11 @@ def _together(config: Config) -> Iterator[str]:
         yield f"model.scan_layers: layers that recur ('{model.recurrence}') are one; set it to false"
     if model.positions == "relative":
         yield from _relative(config)
+    if config.optim.random_offset and not model.positions.startswith("sinusoidal"):
+        yield (
+            f"optim.random_offset: '{model.positions}' positions begin nowhere else, got "
+            f"{config.optim.random_offset}; set it to 0, or choose sinusoids"
+        )
     yield from _local(config)
     if model.attention_implementation == "cudnn":
         yield from _cudnn(config)

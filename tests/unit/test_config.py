@@ -213,6 +213,7 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
             "'rotary' tells distances to dot products alone, not to 'general' scores",
         ),
         (["model.positions=relative", "model.position_offset=2"], "have no first one, got 2; set it to 0"),
+        (["model.positions=learned", "optim.random_offset=9"], "'learned' .* begin nowhere else, got 9"),
         (["model.positions=relative", "model.relative_buckets=6"], "must be a multiple of 4 .* got 6"),
         (
             ["model.positions=relative", "model.relative_max_distance=16"],

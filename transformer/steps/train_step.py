@@ -26,10 +26,16 @@ def dropout_key(run: RunConfig) -> jax.Array:
     return jax.random.key(run.dropout_seed, impl=run.dropout_prng)
 
 
-def _forward(model: Transformer, params: Any, batch: Batch, **mode: Any) -> Any:
-    """Returns what `Transformer.with_output` does, and the steps that layers took if they recur."""
+def _forward(
+    model: Transformer, params: Any, batch: Batch, offset_B1: jax.Array | int = 0, **mode: Any
+) -> Any:
+    """Returns what `Transformer.with_output` does, and the steps that layers took if they recur.
+
+    The positions of a row, source and target, are counted from `offset_B1`.
+    """
     tgt_in_BT = shift_right(batch.tgt_BT, batch.tgt_pos_BT, model.start_id)
-    inputs = (*batch[:3], tgt_in_BT, *batch[4:])
+    source = *batch[:2], batch.src_pos_BS + offset_B1
+    inputs = *source, tgt_in_BT, batch.tgt_seg_BT, batch.tgt_pos_BT + offset_B1
     output, sown = model.apply(
         {"params": params}, *inputs, method=Transformer.with_output, mutable="ponder", **mode
     )
@@ -71,6 +77,9 @@ def _loss(
     Adaptive recurrence adds its cost to the loss.
     """
     mode: dict[str, Any] = dict(deterministic=False, rngs={"dropout": key})
+    if most := config.optim.random_offset:
+        rows = (len(batch.tgt_BT), 1)
+        mode["offset_B1"] = jax.random.randint(jax.random.fold_in(key, most), rows, 0, most + 1)
     y_BTD, table_RVD, bias_V, sown = _forward(model, whole(trained), batch, **mode)
     loss, nll = smoothed_loss(
         y_BTD,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -90,6 +91,34 @@ def test_loss_and_nll_fit_together(whole: tuple) -> None:
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulation_changes_nothing(parts: int, whole: tuple) -> None:
     assert_same(compute(config_of(accumulation_steps=parts)), whole)
+
+
+def test_each_row_begins_at_a_place_of_its_own_up_to_the_random_offset() -> None:
+    """Against the reference: the loss is that of one choice of four places, and another key's of another."""
+    most, found = 2, []
+    tgt_in_BT = np.asarray(shift_right(BATCH.tgt_BT, BATCH.tgt_pos_BT, BOS_ID))
+    sums = np.zeros((most + 1, 4))
+    for offset in range(most + 1):
+        source = *BATCH[:2], BATCH.src_pos_BS + offset
+        target = tgt_in_BT, BATCH.tgt_seg_BT, BATCH.tgt_pos_BT + offset
+        logits_BTV = reference.logits(cases.flatten(PARAMS), MODEL, *source, *target)
+        real = BATCH.tgt_seg_BT > 0
+        for row in range(4):
+            rows = logits_BTV[row : row + 1], BATCH.tgt_BT[row : row + 1], real[row : row + 1]
+            sums[offset, row] = numpy_loss.loss_sum(*rows, EPS)
+    config = config_of(random_offset=most)
+    step = jax.jit(lambda key: gradients(PARAMS, BATCH, key, cases.build(MODEL), config)[0]["loss"])
+    for seed in range(3):
+        loss = float(step(jax.random.key(seed)))
+        chosen = [
+            offsets
+            for offsets in itertools.product(range(most + 1), repeat=4)
+            if loss == pytest.approx(sum(sums[o, row] for row, o in enumerate(offsets)) / 23, rel=1e-6)
+        ]
+        assert len(chosen) == 1
+        found += chosen
+    assert len(set(found)) == 3
+    assert {offset for offsets in found for offset in offsets} == {0, 1, 2}
 
 
 def test_rows_of_padding_change_nothing(whole: tuple) -> None:
