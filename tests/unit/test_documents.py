@@ -1,5 +1,6 @@
 """What README, docs/ and the recipes tell people to type and to open is there."""
 
+import argparse
 import ast
 import dataclasses
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from transformer.benchmark import decode
 from transformer.cli import _parser
 from transformer.config import Config
 
@@ -20,7 +22,7 @@ KEYS = {
     for section in dataclasses.fields(Config)
     for field in dataclasses.fields(getattr(Config(), section.name))
 }
-FILES = {"bin", "json", "npz", "py", "yml"}  # as in `model.npz`
+FILES = {"bin", "json", "npz", "py", "safetensors", "yml"}  # as in `model.npz`
 SECTIONS = {key.partition(".")[0] for key in KEYS}
 
 
@@ -68,9 +70,12 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("path", [*DOCUMENTS, *RECIPES], ids=name)
 def test_commands_and_their_options_exist(path: Path) -> None:
-    parser = _parser()
+    parser, of_decode = _parser(), argparse.ArgumentParser()
+    decode.add_options(of_decode)
     for command in commands(blocks(path)):
         _, rest = parser.parse_known_args(shlex.split(command))  # ends the process at what it cannot read
+        if command.startswith("benchmark decode"):
+            _, rest = of_decode.parse_known_args(rest)
         for word in rest:
             key = re.match(r"--config\.([a-z_.0-9]+)=?", word)
             assert key, f"{word} in: {command}"
