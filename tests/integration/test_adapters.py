@@ -28,7 +28,7 @@ LORA = {"lora": {"rank": 2, "targets": "(query|value)/kernel$"}}
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapters")
-    with compiled_once(folder):
+    with compiled_once():
         yield folder
 
 

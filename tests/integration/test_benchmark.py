@@ -43,7 +43,7 @@ def measure(capsys, *words: object) -> tuple[dict, str]:
 
 
 def test_real_data_give_the_losses_and_tokens_of_a_run(recipe, tmp_path, capsys):
-    with compiled_once(recipe.parent):
+    with compiled_once():
         report, out = measure(capsys, f"--config={recipe}", tmp_path / "report.json")
         assert cli.main(["train", f"--config={recipe}", f"--workdir={tmp_path / 'run'}"]) == 0
     steps = {line["step"]: line for line in read_metrics(tmp_path / "run") if line["split"] == "train"}
@@ -64,7 +64,7 @@ def test_real_data_give_the_losses_and_tokens_of_a_run(recipe, tmp_path, capsys)
 
 def test_synthetic_data_need_no_files(recipe, tmp_path, capsys):
     nowhere = "--config.data.root=nowhere"
-    with compiled_once(recipe.parent):
+    with compiled_once():
         words = f"--config={recipe}", "--data=synthetic", "--mean_length=12", nowhere
         report, out = measure(capsys, *words, tmp_path / "report.json")
     assert report["figures"]["mean_source_length"]["value"] == pytest.approx(12, rel=0.3)

@@ -16,7 +16,7 @@ def test_a_changed_beta_is_in_effect(tmp_path):
         run = {"num_steps": steps, "save_every": 1, "keep_latest": 3}
         return make_config(settings, run=run, optim={"ema_decay": 0.0, "accumulation_steps": 1, **optim})
 
-    with compiled_once(tmp_path):
+    with compiled_once():
         train(config(6), str(tmp_path / "a"))
         shutil.copytree(tmp_path / "a", tmp_path / "b")
         train(config(7, beta1=0.9, beta2=0.98), str(tmp_path / "a"))

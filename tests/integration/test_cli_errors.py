@@ -29,7 +29,7 @@ def recipe(tmp_path_factory) -> Path:
 def finished(recipe, tmp_path_factory) -> Path:
     """Returns the folder of a finished run, to be copied."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    with compiled_once(recipe.parent):
+    with compiled_once():
         assert cli.main(["train", f"--config={recipe}", f"--workdir={folder}"]) == 0
     return folder
 

@@ -30,7 +30,7 @@ TINY = changed(
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
     digits.make(folder, dict(train=120, dev=4, test=3))
-    with compiled_once(folder):
+    with compiled_once():
         yield folder
 
 

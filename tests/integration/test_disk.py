@@ -174,7 +174,7 @@ def test_space_is_checked_before_a_run(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
-    with compiled_once(folder):
+    with compiled_once():
         yield write_corpus(folder)
 
 

@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
             rows.append((" ".join(words), kind, " ".join(CLASSES[word] for word in words)))
         for name, lines in zip(("text", "kind", "classes"), zip(*rows, strict=True), strict=True):
             (folder / f"{split}.{name}").write_text("".join(f"{line}\n" for line in lines))
-    with compiled_once(folder):
+    with compiled_once():
         yield folder
 
 

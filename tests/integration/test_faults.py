@@ -18,7 +18,7 @@ from transformer.run.train import train
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
-    with compiled_once(folder):
+    with compiled_once():
         yield write_corpus(folder)
 
 

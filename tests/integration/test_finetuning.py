@@ -35,7 +35,7 @@ STILL = 1e-30  # a learning rate that changes no parameter
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finetuning")
-    with compiled_once(folder):
+    with compiled_once():
         yield folder
 
 

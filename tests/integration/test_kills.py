@@ -161,7 +161,7 @@ def kill_until_done(reference: Reference, workdir: Path, kills, pause=False) -> 
 def reference(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kills")
     settings = changed(write_corpus(folder), run=SETTINGS["run"] | {"num_steps": LAST})
-    with zygote(settings, folder) as start:
+    with zygote(settings) as start:
         start.start(folder / "run")
         assert start.result() == 0, (folder / "run.said").read_text()
         yield Reference(start, read_arrays(folder / "run", LAST))

@@ -21,7 +21,7 @@ def run(tmp_path):
         assert cli.main(["train", *arguments, f"--config.run.num_steps={last}"]) == 0
         return tmp_path / name
 
-    with compiled_once(tmp_path):
+    with compiled_once():
         yield train
 
 

@@ -41,7 +41,7 @@ def test_from_trees_to_trees(recipe, tmp_path, monkeypatch, capsys):
         (tmp_path / f"{split}.clean.trees.gz").write_text("".join(lines))
     (tmp_path / "silver.trees").write_text("".join(f"{stand_in(draw)}\n" for _ in range(20)))
     overrides = {**SIZES, "data.root": tmp_path}
-    with compiled_once(tmp_path):
+    with compiled_once():
         arguments = ["train", "--config", f"configs/{recipe}.py", "--workdir", str(run)]
         assert cli.main([*arguments, *(f"--config.{key}={value}" for key, value in overrides.items())]) == 0
         records = {record["split"]: record for record in read_metrics(run)}

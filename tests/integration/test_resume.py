@@ -52,7 +52,7 @@ def reference(tmp_path_factory):
     assert sorted(step for split, step in lines if split == "dev") == [7, 14, 21, 24]
     # The data must go round more than once: the position in an epoch counts, and the epoch.
     assert sum(v["target_tokens"] for (split, _), v in lines.items() if split == "train") > 2 * 2118
-    with compiled_once(folder):
+    with compiled_once():
         yield Reference(settings, folder / "run", recipe, lines, read_arrays(folder / "run", LAST))
 
 

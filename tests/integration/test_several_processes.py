@@ -36,9 +36,7 @@ def launch(recipe: Path, workdir: Path, *overrides: str, processes: int = 2, res
 
 def begin(recipe: Path, words: list, program=("-m", "transformer"), **variables: str) -> subprocess.Popen:
     command = [sys.executable, *program, *words]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment(recipe.parent) | variables, stdout=-1, stderr=-1, text=True
-    )
+    return subprocess.Popen(command, cwd=ROOT, env=environment() | variables, stdout=-1, stderr=-1, text=True)
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:

@@ -28,7 +28,7 @@ RUN = {"num_steps": 24, "save_every": 8, "eval_every": 24, "log_every": 1}
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
-    with compiled_once(folder):
+    with compiled_once():
         yield write_corpus(folder)
 
 
@@ -136,7 +136,7 @@ def test_a_run_that_nobody_hears(settings, calm, tmp_path, where):
     recipe = write_recipe(tmp_path / "recipe.py", settings | {"run": settings["run"] | RUN})
     script = f'exec "$0" train.py --config="$1" --workdir="$2" {where}'
     command = ["bash", "-c", script, sys.executable, str(recipe), str(tmp_path / "run")]
-    done = subprocess.run(command, cwd=ROOT, env=environment(recipe.parent), capture_output=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True)
     assert (done.returncode, done.stdout) == (0, b"")
     assert_same(tmp_path / "run", calm)
 
@@ -213,7 +213,7 @@ def test_a_run_with_a_useless_compilation_cache(request, settings, calm, tmp_pat
         cache = request.getfixturevalue("compiled")
         assert spoil(cache, how)
     recipe = write_recipe(tmp_path / "recipe.py", settings | {"run": settings["run"] | RUN})
-    variables = environment(recipe.parent) | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+    variables = environment() | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     command = [sys.executable, "train.py", f"--config={recipe}", f"--workdir={tmp_path / 'run'}"]
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -21,6 +21,7 @@ from transformer.config_mapping import from_config_dict
 
 ROOT = Path(__file__).parents[2]
 
+folder_of_compiled = Path()  # set by conftest.py
 CLOCK = {"tokens_per_second", "data_wait"}  # how fast a step was, not what it did
 Settings = dict[str, dict[str, Any]]
 
@@ -82,21 +83,23 @@ def write_recipe(file: Path, settings: Settings) -> Path:
 
 
 def start(recipe: Path, workdir: Path, *overrides: str) -> subprocess.Popen:
-    """Starts a training process; what it compiles is kept next to the recipe for the next one."""
+    """Starts a training process; what it compiles is kept for the next one."""
     command = [sys.executable, "train.py", f"--config={recipe}", f"--workdir={workdir}", *overrides]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment(recipe.parent), stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Returns the variables for a training process: what is compiled is kept in `folder`."""
-    return os.environ | {key.upper(): str(value) for key, value in _compilation(folder).items()}
+def environment() -> dict[str, str]:
+    """Returns the variables for a training process: what is compiled is kept for the session."""
+    return os.environ | {key.upper(): str(value) for key, value in _compilation(folder_of_compiled).items()}
 
 
 @contextlib.contextmanager
-def compiled_once(folder: Path) -> Iterator[None]:
-    """Shares what is compiled between runs of this process and those started with `environment(folder)`."""
+def compiled_once(folder: Path | None = None) -> Iterator[None]:
+    """Shares what is compiled between runs of this process and those started with `environment()`.
+
+    Or keeps it in a folder of its own.
+    """
+    folder = folder or folder_of_compiled
     before = {key: jax.config.values[key] for key in _compilation(folder)}
     compilation_cache.reset_cache()  # it is opened once, with the folder of that moment
     try:

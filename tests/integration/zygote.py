@@ -51,9 +51,9 @@ class Zygote:
 
 
 @contextlib.contextmanager
-def zygote(settings: Settings, folder: Path) -> Iterator[Zygote]:
-    """Runs the program; what its runs compile is kept in `folder`."""
-    variables = environment(folder) | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+def zygote(settings: Settings) -> Iterator[Zygote]:
+    """Runs the program; what its runs compile is kept for the session."""
+    variables = environment() | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     with subprocess.Popen(
         [sys.executable, __file__], stdin=-1, stdout=-1, text=True, env=variables
     ) as process:
