@@ -7,6 +7,7 @@ Run by test_sequence.py in a process of its own: the number of devices is fixed 
 
 import contextlib
 import dataclasses
+import functools
 import json
 import sys
 from typing import Any
@@ -55,6 +56,7 @@ def batch() -> Batch:
     return Batch(*sides)
 
 
+@functools.cache
 def step(model: Transformer, mesh: Mesh | None, parts: int) -> Any:
     """Returns (loss, gradients) of the batch in so many parts, with dropout."""
     config = Config(model=model.config, optim=OptimConfig(loss_chunk=8, accumulation_steps=parts))
