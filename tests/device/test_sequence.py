@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-# data x fsdp x tensor x sequence: positions are divided beside every other way to divide the work.
-MESHES = ("2x1x1x4", "1x2x2x2")
+# data x fsdp x tensor x sequence: positions alone, and beside every other way to divide the work.
+MESHES = ("1x1x1x8", "2x1x1x4", "1x2x2x2")
 SCRIPT = pathlib.Path(__file__).with_name("sequence_sharding.py")
 
 

@@ -112,7 +112,7 @@ def test_other_arrays_are_refused_in_one_line(tmp_path):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the corpus, where the runs of this module also share what they compile."""
+    """A folder with the corpus."""
     folder = tmp_path_factory.mktemp("checkpoints")
     with compiled_once():
         yield folder

@@ -1,7 +1,6 @@
-"""What README, docs/ and the recipes tell people to type and to open is there."""
+"""What README and docs/ tell people to type and to open is there; recipes: test_recipes.py."""
 
 import argparse
-import ast
 import dataclasses
 import re
 import shlex
@@ -16,7 +15,6 @@ from transformer.config import Config
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RECIPES = sorted((ROOT / "configs").glob("*.py"))
 KEYS = {
     f"{section.name}.{field.name}"
     for section in dataclasses.fields(Config)
@@ -43,12 +41,9 @@ def commands(text: str) -> Iterator[str]:
         yield re.sub(r"[][]", "", words)  # around what may be left out
 
 
-def blocks(path: Path) -> str:
-    """Returns the fenced blocks of a document, or a recipe's docstring."""
-    text = path.read_text()
-    if path.suffix == ".py":
-        return ast.get_docstring(ast.parse(text)) or ""
-    return "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+def blocks(document: Path) -> str:
+    """Returns the fenced blocks."""
+    return "\n".join(re.findall(r"^```\w*\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL))
 
 
 def heading(line: str) -> str:
@@ -68,11 +63,11 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert anchor in map(heading, re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)), link
 
 
-@pytest.mark.parametrize("path", [*DOCUMENTS, *RECIPES], ids=name)
-def test_commands_and_their_options_exist(path: Path) -> None:
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_commands_and_their_options_exist(document: Path) -> None:
     parser, of_decode = _parser(), argparse.ArgumentParser()
     decode.add_options(of_decode)
-    for command in commands(blocks(path)):
+    for command in commands(blocks(document)):
         _, rest = parser.parse_known_args(shlex.split(command))  # ends the process at what it cannot read
         if command.startswith("benchmark decode"):
             _, rest = of_decode.parse_known_args(rest)

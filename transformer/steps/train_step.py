@@ -78,8 +78,8 @@ def _loss(
     """
     mode: dict[str, Any] = dict(deterministic=False, rngs={"dropout": key})
     if most := config.optim.random_offset:
-        rows = (len(batch.tgt_BT), 1)
-        mode["offset_B1"] = jax.random.randint(jax.random.fold_in(key, most), rows, 0, most + 1)
+        own_key = jax.random.fold_in(key, most)  # dropout has the other
+        mode["offset_B1"] = jax.random.randint(own_key, (len(batch.tgt_BT), 1), 0, most + 1)
     y_BTD, table_RVD, bias_V, sown = _forward(model, whole(trained), batch, **mode)
     loss, nll = smoothed_loss(
         y_BTD,
