@@ -67,7 +67,7 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
       encoder layer   4 S D (A + A') + 4 S^2 A + 4 S D F
       decoder layer   4 T D (A + A') + 4 T^2 A + 4 T D F    self-attention and feed-forward
                       + 4 T D A + 4 S D A' + 4 T S A        encoder-decoder attention
-      output          2 T D V, of an encoder alone 2 S D V  V pieces, or labels
+      output          2 T D V                               V pieces, or labels
       frames          2 S C D                               C numbers each, where sources are such
 
     and of kind "decoder_only" that of an encoder layer of S + T positions for each layer, and the output,
@@ -107,8 +107,7 @@ def flops_per_token(model: Transformer, source_length: float, target_length: flo
     elif c.kind == "encoder_decoder":
         layers += c.num_decoder_layers * (layer(True, T) + T * query + S * key + 4 * T * S * A)
     layers += 2 * S * c.source_features * D
-    answers = S if c.kind == "encoder_only" else T
-    return 3 * (layers + 2 * answers * D * V) / T
+    return 3 * (layers + 2 * T * D * V) / T
 
 
 def _scored(config: ModelConfig, causal: bool, length: float, without: str = "") -> float:
@@ -136,7 +135,8 @@ def memory_estimate(
     model: Transformer,
     optimizer: str,
     rows: int,
-    row_length: int,
+    source_length: int,
+    target_length: int,
     ema: bool,
     loss_chunk: int = OptimConfig.loss_chunk,
 ) -> dict[str, int]:
@@ -151,7 +151,8 @@ def memory_estimate(
       model: the model.
       optimizer: `config.optim.name`.
       rows: rows that are computed at one time (of one accumulation part, on one device).
-      row_length: source positions, and target positions, of a row.
+      source_length: S, positions of a row; none if nothing but targets is read.
+      target_length: T, positions of a row.
       ema: whether a moving average of the parameters is kept.
       loss_chunk: `config.optim.loss_chunk`.
 
@@ -171,7 +172,7 @@ def memory_estimate(
         "gradients": parameters,
         "optimizer": moments[optimizer],
         "ema": parameters if ema else 0,
-        "activations": _activations(model, rows, row_length, loss_chunk),
+        "activations": _activations(model, rows, source_length, target_length, loss_chunk),
     }
     return {**parts, "total": sum(parts.values())}
 
@@ -183,42 +184,47 @@ def _factored_size(shape: tuple[int, ...]) -> int:
     return size // largest + size // second if second >= ADAFACTOR_MIN_SIZE else size
 
 
-def _activations(model: Transformer, rows: int, row_length: int, loss_chunk: int) -> int:
+def _activations(model: Transformer, rows: int, S: int, T: int, loss_chunk: int) -> int:
     """Returns the bytes kept for the backward pass, estimated.
 
-    Per position, an attention keeps queries, keys, values, their mixture twice, in the order of heads and
-    in that of positions (3 A + 2 A', A' that of the heads of keys), the sum before the norm and the
-    normed sum (2 D), and exponentials (H S, fewer if local or compressed); a feed-forward network keeps a
-    hidden vector, two if the activation is not relu, two more if gated, the sum and the normed sum (F + 2 D).
-    With `chunk_length` neither hidden vectors nor exponentials of compressed keys are kept. Of kind
-    "decoder_only" the positions of a row are its sources' and its targets', in layers with one attention
-    each. With `remat` a layer keeps its input, and one layer at a time is whole. The loss keeps the gradients
-    of its inputs, and three arrays of a chunk's logits.
+    For rows of S source and T target positions. Per position, an attention keeps queries, keys, values, their
+    mixture twice, in the order of heads and in that of positions (3 A of a query's position, 2 A' of a key's,
+    A' the size of the heads of keys), the sum before the norm and the normed sum (2 D), and exponentials (H
+    times the keys, fewer if local or compressed); a feed-forward network keeps a hidden vector, two if the
+    activation is not relu, two more if gated, the sum and the normed sum (F + 2 D). With `chunk_length`
+    neither hidden vectors nor exponentials of compressed keys are kept. Of kind "decoder_only" layers have
+    one attention each, over S + T positions. With `remat` a layer keeps its input, and one layer at a time is
+    whole. The backward pass has the gradients of one layer's exponentials beside them. The loss keeps the
+    gradients of its inputs, and three arrays of a chunk's logits.
     """
     c = model.config
     D, H = c.d_model, c.num_heads
     without = "compressed" if c.chunk_length else ""
     A = (3 * c.num_heads + 2 * c.kv_heads) * c.key_size
     hidden = 0 if c.chunk_length else c.d_ff * (1 + (c.activation != "relu") + 2 * c.gated_feed_forward)
-    positions = rows * row_length
+
+    def scores(causal: bool, length: int) -> float:
+        return H * _scored(c, causal, length, without)
 
     def layer(causal: bool, length: int) -> float:
-        """Of a position: self-attention and the feed-forward network."""
-        return 4 * D + A + hidden + H * _scored(c, causal, length, without) / length
+        """Of self-attention and the feed-forward network."""
+        return length * (4 * D + A + hidden) + scores(causal, length)
 
-    stacks: list[tuple[int, float]] = []  # layers, and what each keeps
+    stacks: list[tuple[int, int, float]] = []  # layers, positions, and what each layer keeps of a row
+    largest = 0.0
     if "encoder" in c.stacks:
-        stacks.append((c.num_encoder_layers, layer(False, row_length)))
-    if c.kind == "decoder_only":
-        sides = 1 + c.reads_source
-        stacks.append((sides * c.num_decoder_layers, layer(True, sides * row_length)))
-    elif c.kind == "encoder_decoder":
-        cross = 2 * D + A + H * row_length
-        stacks.append((c.num_decoder_layers, layer(True, row_length) + cross))
+        stacks.append((c.num_encoder_layers, S, layer(False, S)))
+        largest = scores(False, S)
+    if "decoder" in c.stacks:
+        both = c.kind == "encoder_decoder"
+        cross = T * (2 * D + 3 * H * c.key_size + H * S) + S * 2 * c.kv_heads * c.key_size
+        length = T if both else S + T
+        stacks.append((c.num_decoder_layers, length, layer(True, length) + both * cross))
+        largest = max(largest, scores(True, length))
     if c.remat:
-        layers = sum(n for n, _ in stacks) * D + max(whole for _, whole in stacks)
+        layers = sum(n * length * D for n, length, _ in stacks) + max(whole for *_, whole in stacks)
     else:
-        layers = sum(n * whole for n, whole in stacks)
-    kept = positions * (layers + 2 * D) * jnp.dtype(c.dtype).itemsize
-    loss = (3 * min(loss_chunk, positions) * model.target_vocab + model.target_vocab * D) * FLOAT32
+        layers = sum(n * whole for n, _, whole in stacks)
+    kept = rows * (layers + largest + 2 * D * T) * jnp.dtype(c.dtype).itemsize
+    loss = (3 * min(loss_chunk, rows * T) * model.target_vocab + model.target_vocab * D) * FLOAT32
     return int(kept) + loss

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from transformer.config import Config
 from transformer.config_mapping import to_dict
 from transformer.data.encoded import left_out
-from transformer.data.pipeline import row_lengths
+from transformer.data.pipeline import row_lengths, side_lengths
 from transformer.io.devices import check_attention, check_lengths, check_sizes, make_mesh, row_shards
 from transformer.io.workdir import Workdir
 from transformer.model.size import count_parameters, flops_per_token, memory_estimate
@@ -101,7 +101,8 @@ def state_lines(model: Transformer, config: Config, mesh: Mesh, rows: int, row_l
     yield from _table(lines)
 
     optim, own = config.optim, rows // row_shards(mesh) // config.optim.accumulation_steps
-    whole = memory_estimate(model, optim.name, own, row_length, optim.ema_decay > 0, optim.loss_chunk)
+    lengths = side_lengths(config.data, row_length)
+    whole = memory_estimate(model, optim.name, own, *lengths, optim.ema_decay > 0, optim.loss_chunk)
     held = {
         "parameters": _tree_bytes(state.params, shardings.params),
         "parameters that stay": _tree_bytes(state.fixed, shardings.fixed),
@@ -115,7 +116,8 @@ def state_lines(model: Transformer, config: Config, mesh: Mesh, rows: int, row_l
         "activations, about": whole["activations"],  # counted as if tensor were 1
     }
     total = {"total, about": sum(needed.values())}
-    yield f"\nmemory on each device; {own} rows of {row_length} positions at a time"
+    positions = " and ".join(str(length) for length in dict.fromkeys(lengths) if length)
+    yield f"\nmemory on each device; {own} rows of {positions} positions at a time"
     yield from _table([("", "bytes"), *((k, f"{n:,}") for k, n in (held | needed | total).items())])
 
 

@@ -89,6 +89,7 @@ def _loss(
         config.optim.label_smoothing,
         config.optim.loss_chunk,
         bias_V,
+        sparse=model.config.kind == "encoder_only",
     )
     if ponder := _ponder(sown, batch):
         loss += config.optim.ponder_weight * ponder["cost"]

@@ -2,7 +2,8 @@
 
 With smoothing eps over V classes, one token costs
 ``lse(logits) - (1 - eps) * logit[label] - eps * mean(logits)``: no one-hot matrix is needed. Tokens
-are taken in chunks, and their gradients are computed while the chunk's logits exist.
+are taken in chunks, and their gradients are computed while the chunk's logits exist. Where few tokens
+count, as in a masked language model, they come first, and chunks of others are left out.
 
 On a mesh every device has rows of its own (axes `data` and `fsdp`) and a share of the vocabulary
 (axis `tensor`), so each product of a token and a piece is computed once. Here V is the device's
@@ -59,17 +60,22 @@ def _own_columns(dtable_VD: jax.Array) -> jax.Array:
     return dtable_VD[None]
 
 
+def _flat(x: jax.Array) -> jax.Array:
+    """Returns `x` [B, T, ...] as tokens, [N, ...]."""
+    return x.reshape(-1, *x.shape[2:])
+
+
 def _chunks(x: jax.Array, chunk: int) -> jax.Array:
-    """Returns `x` [B, T, ...] as tokens, padded with zeros to whole chunks: [chunks, <= `chunk`, ...]."""
-    n = x.shape[0] * x.shape[1]
-    x, chunk = x.reshape(n, *x.shape[2:]), min(chunk, n)
+    """Returns tokens [N, ...], padded with zeros to whole chunks: [chunks, <= `chunk`, ...]."""
+    n, chunk = len(x), min(chunk, len(x))
     x = jnp.pad(x, [(0, -n % chunk)] + [(0, 0)] * (x.ndim - 1))
     return x.reshape(-1, chunk, *x.shape[1:])
 
 
-def _tokens(x: jax.Array, like_BT: jax.Array) -> jax.Array:
-    """Undoes `_chunks`."""
-    return x.reshape(-1, *x.shape[2:])[: like_BT.size].reshape(*like_BT.shape, *x.shape[2:])
+def _counted_first(weights_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the order_N of tokens in which those that count come first, and the most that a device has."""
+    counted_N = _flat(weights_BT) != 0
+    return jnp.argsort(~counted_N), _over(ROW_AXES, jax.lax.pmax, counted_N.sum())
 
 
 class _Softmax(NamedTuple):
@@ -119,14 +125,21 @@ def _loss_and_grads(
     bias_V: jax.Array | None,
     eps: float,
     chunk: int,
+    sparse: bool,
     vocab: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array | None]:
     """Returns (loss sum, nll sum, dy_BTD, dtable_RVD, dbias_V) on one device."""
     table_VD = _whole_columns(table_RVD, y_BTD.dtype)
+    tokens = tuple(_flat(x) for x in (y_BTD, labels_BT, weights_BT.astype(jnp.float32)))
+    if sparse:
+        order_N, most = _counted_first(weights_BT)
+        tokens = tuple(jnp.take(x, order_N, axis=0) for x in tokens)
+    parts = tuple(_chunks(x, chunk) for x in tokens)
+    count = -(-most // parts[0].shape[1]) if sparse else len(parts[0])
 
-    def body(total: tuple, part: tuple) -> tuple[tuple, jax.Array]:
-        loss, nll, dtable_VD, dbias_V = total
-        y_ND, label_N, weight_N = part
+    def body(i: jax.Array, total: tuple) -> tuple:
+        loss, nll, dtable_VD, dbias_V, dy = total
+        y_ND, label_N, weight_N = (part[i] for part in parts)
         soft = _softmax(y_ND, label_N, table_VD, bias_V)
         mean_N = _over(_PIECES, jax.lax.psum, soft.logits_NV.sum(axis=-1)) / vocab
         nll += jnp.sum(weight_N * (soft.lse_N - soft.at_label_N))
@@ -137,15 +150,17 @@ def _loss_and_grads(
             dbias_V += dlogits_NV.sum(axis=0)
         dlogits_NV = dlogits_NV.astype(y_ND.dtype)
         dtable_VD += jnp.einsum("NV,ND->VD", dlogits_NV, y_ND).astype(jnp.float32)
-        return (loss, nll, dtable_VD, dbias_V), jnp.einsum("NV,VD->ND", dlogits_NV, table_VD)
+        return loss, nll, dtable_VD, dbias_V, dy.at[i].set(jnp.einsum("NV,VD->ND", dlogits_NV, table_VD))
 
     zero = jnp.zeros((), jnp.float32)
-    parts = tuple(_chunks(x, chunk) for x in (y_BTD, labels_BT, weights_BT.astype(jnp.float32)))
     no_bias_V = None if bias_V is None else jnp.zeros(bias_V.shape, jnp.float32)
-    start = zero, zero, jnp.zeros(table_VD.shape, jnp.float32), no_bias_V
-    (loss, nll, dtable_VD, dbias_V), dy = jax.lax.scan(body, start, parts)
+    start = zero, zero, jnp.zeros(table_VD.shape, jnp.float32), no_bias_V, jnp.zeros_like(parts[0])
+    loss, nll, dtable_VD, dbias_V, dy = jax.lax.fori_loop(0, count, body, start)
     loss, nll, dbias_V = _over(ROW_AXES, jax.lax.psum, (loss, nll, dbias_V))
-    dy_BTD = _over(_PIECES, jax.lax.psum, _tokens(dy, labels_BT))
+    dy_ND = _flat(dy)[: labels_BT.size]
+    if sparse:
+        dy_ND = jnp.zeros_like(dy_ND).at[order_N].set(dy_ND, unique_indices=True)
+    dy_BTD = _over(_PIECES, jax.lax.psum, dy_ND.reshape(y_BTD.shape))
     return loss, nll, dy_BTD, _own_columns(dtable_VD), dbias_V
 
 
@@ -157,6 +172,7 @@ def smoothed_loss(
     label_smoothing: float,
     chunk: int,
     bias_V: jax.Array | None = None,
+    sparse: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns (sum of smoothed losses, sum of negative log likelihoods), in nats, float32.
 
@@ -170,15 +186,17 @@ def smoothed_loss(
       label_smoothing: eps, spread evenly over the whole vocabulary.
       chunk: tokens whose logits exist at one time, on each device.
       bias_V: added to the logits.
+      sparse: whether few tokens count; the others' logits are not computed, whole chunks of them at least.
     """
-    return _smoothed_loss(y_BTD, _in_copies(table), labels_BT, weights_BT, bias_V, label_smoothing, chunk)
+    forms = label_smoothing, chunk, sparse
+    return _smoothed_loss(y_BTD, _in_copies(table), labels_BT, weights_BT, bias_V, *forms)
 
 
 def _in_copies(table: jax.Array) -> jax.Array:
     return copies(table, "VD") if table.ndim == 2 else table
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
 def _smoothed_loss(
     y_BTD: jax.Array,
     table_RVD: jax.Array,
@@ -187,8 +205,9 @@ def _smoothed_loss(
     bias_V: jax.Array | None,
     eps: float,
     chunk: int,
+    sparse: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    return _forward(y_BTD, table_RVD, labels_BT, weights_BT, bias_V, eps, chunk)[0]
+    return _forward(y_BTD, table_RVD, labels_BT, weights_BT, bias_V, eps, chunk, sparse)[0]
 
 
 def _forward(
@@ -199,8 +218,9 @@ def _forward(
     bias_V: jax.Array | None,
     eps: float,
     chunk: int,
+    sparse: bool,
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array | None, ...]]:
-    local = partial(_loss_and_grads, eps=eps, chunk=chunk, vocab=table_RVD.shape[1])
+    local = partial(_loss_and_grads, eps=eps, chunk=chunk, sparse=sparse, vocab=table_RVD.shape[1])
     run = _per_device(local, ("", "", "B", "RVD", "V"))
     loss, nll, dy_BTD, dtable_RVD, dbias_V = run(y_BTD, labels_BT, weights_BT, table_RVD, bias_V)
     if bias_V is not None:
@@ -211,6 +231,7 @@ def _forward(
 def _backward(
     eps: float,
     chunk: int,
+    sparse: bool,
     grads: tuple[jax.Array | None, ...],
     cotangents: tuple[jax.Array, jax.Array],
 ) -> tuple[jax.Array | None, ...]:
@@ -242,8 +263,8 @@ def token_log_probs(
             soft = _softmax(*part, table_VD, bias_V)
             return soft.at_label_N - soft.lse_N, _argmax(soft) == part[1]
 
-        found = jax.lax.map(body, (_chunks(y_BTD, chunk), _chunks(labels_BT, chunk)))
-        return tuple(_tokens(x, labels_BT) for x in found)
+        found = jax.lax.map(body, (_chunks(_flat(y_BTD), chunk), _chunks(_flat(labels_BT), chunk)))
+        return tuple(x.reshape(-1)[: labels_BT.size].reshape(labels_BT.shape) for x in found)
 
     return _per_device(local, ("B", "B"))(y_BTD, labels_BT, labels_BT, _in_copies(table), bias_V)
 

@@ -38,13 +38,13 @@ def test_parameters(labels, tied, tables, output):
 
 
 def test_arithmetic_and_memory():
-    """Of all positions, whether something is asked there or not; there is no decoder."""
-    S, asked = 10.0, 1.0
+    """Layers run at all positions, the output where something is asked; there is no decoder."""
+    S, asked = 10.0, 2.0
     layer = 8 * S * D * D + 4 * S * S * D + 4 * S * D * F
     model = Transformer(CONFIG, V, LABELS)
-    assert flops_per_token(model, S, asked) == 3 * (LAYERS * layer + 2 * S * D * LABELS) / asked
+    assert flops_per_token(model, S, asked) == 3 * (LAYERS * layer + 2 * asked * D * LABELS) / asked
     pairs = Transformer(ModelConfig(**{**vars(CONFIG), "kind": "encoder_decoder"}), V, V)
-    ours, theirs = (memory_estimate(m, "adam", 2, 16, ema=False) for m in (model, pairs))
+    ours, theirs = (memory_estimate(m, "adam", 2, 16, 16, ema=False) for m in (model, pairs))
     assert 0 < ours["activations"] < 0.5 * theirs["activations"]
     assert ours["optimizer"] == 2 * ours["parameters"] == 8 * count_parameters(model)["total"]
 

@@ -172,30 +172,34 @@ def test_memory_of_parameters_and_optimizer_is_exact(name: str) -> None:
     shapes = parameter_shapes(model)
     tx = make_optimizer(config, OptimConfig(name=name), num_steps=10)
     state = jax.tree.leaves(jax.eval_shape(tx.init, shapes))
-    found = memory_estimate(model, name, rows=2, row_length=16, ema=True)
+    found = memory_estimate(model, name, rows=2, source_length=16, target_length=16, ema=True)
     parameters = 4 * count_parameters(model)["total"]
     assert found["parameters"] == found["gradients"] == found["ema"] == parameters
     # Left out are step counters, and Adafactor's placeholders of one number.
     small = 8 + 8 * len(jax.tree.leaves(shapes))
     assert 0 <= sum(x.size * x.dtype.itemsize for x in state) - found["optimizer"] <= small
     assert found["total"] == sum(n for part, n in found.items() if part != "total")
-    assert memory_estimate(model, name, rows=2, row_length=16, ema=False)["ema"] == 0
+    assert memory_estimate(model, name, rows=2, source_length=16, target_length=16, ema=False)["ema"] == 0
 
 
 @pytest.mark.parametrize(
-    "form",
-    [dict(), dict(remat=True), dict(kind="decoder_only", prefix="causal"), dict(kind="decoder_only")],
-    ids=["plain", "remat", "prefix", "text"],
+    ("form", "lengths"),
+    [
+        (dict(), (64, 64)),
+        (dict(), (192, 16)),
+        (dict(remat=True), (64, 64)),
+        (dict(kind="decoder_only", prefix="causal"), (64, 64)),
+        (dict(kind="decoder_only"), (0, 64)),
+    ],
+    ids=["plain", "long_sources", "remat", "prefix", "text"],
 )
-def test_activations_are_about_what_xla_allocates(form: dict) -> None:
+def test_activations_are_about_what_xla_allocates(form: dict, lengths: tuple[int, int]) -> None:
     config = Config(model=ModelConfig(**{**vars(SMALL), "scan_layers": True, **form}))
-    model, (rows, length) = Transformer(config.model, 500, 500), (32, 64)
-    source, target = (
-        jax.ShapeDtypeStruct((rows, n), jnp.int32) for n in (length * config.model.reads_source, length)
-    )
+    model, rows = Transformer(config.model, 500, 500), 32
+    source, target = (jax.ShapeDtypeStruct((rows, n), jnp.int32) for n in lengths)
     key = jax.eval_shape(lambda: jax.random.key(0))
     step = jax.jit(partial(gradients, model=model, config=config))
     batch = Batch(*(source,) * 3, *(target,) * 3)
     compiled = step.lower(parameter_shapes(model), batch, key).compile(FAST)
-    found = memory_estimate(model, "adam", rows, length, ema=False)["activations"]
+    found = memory_estimate(model, "adam", rows, *lengths, ema=False)["activations"]
     assert found == pytest.approx(compiled.memory_analysis().temp_size_in_bytes, rel=0.35)

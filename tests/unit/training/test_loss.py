@@ -27,26 +27,40 @@ def naive(y: np.ndarray, table: np.ndarray, eps: float) -> tuple[float, np.ndarr
 
 
 def value_and_grads(
-    y: np.ndarray, table: np.ndarray, eps: float, chunk: int, scale: float = 1.0
+    y: np.ndarray, table: np.ndarray, eps: float, chunk: int, scale: float = 1.0, sparse: bool = False
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     @jax.jit
     def run(y: jax.Array, table: jax.Array) -> tuple:
-        sums, pull_back = jax.vjp(lambda y, e: smoothed_loss(y, e, LABELS, WEIGHTS, eps, chunk), y, table)
+        def loss(y: jax.Array, table: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return smoothed_loss(y, table, LABELS, WEIGHTS, eps, chunk, sparse=sparse)
+
+        sums, pull_back = jax.vjp(loss, y, table)
         return sums, pull_back((jnp.float32(scale), jnp.float32(0)))
 
     return run(y, table)
 
 
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
 @pytest.mark.parametrize("chunk", [1, 4, 7, 21, 512], ids=lambda n: f"chunk{n}")
-def test_chunks_of_any_size(chunk: int) -> None:
+def test_chunks_of_any_size(chunk: int, sparse: bool) -> None:
     """4 does not divide the 21 tokens; 512 is more than there are."""
-    (loss, nll), (dy, dtable) = value_and_grads(Y, TABLE, 0.1, chunk)
+    (loss, nll), (dy, dtable) = value_and_grads(Y, TABLE, 0.1, chunk, sparse=sparse)
     expected, expected_dy, expected_dtable = naive(Y, TABLE, 0.1)
     assert float(loss) == pytest.approx(expected, rel=1e-6)
     assert float(nll) == pytest.approx(naive(Y, TABLE, 0.0)[0], rel=1e-6)
     np.testing.assert_allclose(dy, expected_dy, rtol=0, atol=2e-6)
     np.testing.assert_allclose(dtable, expected_dtable, rtol=0, atol=1e-5)
     assert np.all(np.asarray(dy)[WEIGHTS == 0] == 0)
+
+
+def test_where_few_count_the_others_are_not_computed() -> None:
+    """12 of 21 count, three whole chunks: what the others hold is never read."""
+    y = np.where(WEIGHTS[..., None] == 0, np.nan, Y).astype(np.float32)
+    (loss, nll), (dy, dtable) = value_and_grads(y, TABLE, 0.1, chunk=4, sparse=True)
+    (wanted, wanted_nll), (wanted_dy, wanted_dtable) = value_and_grads(Y, TABLE, 0.1, chunk=4, sparse=True)
+    assert (float(loss), float(nll)) == (float(wanted), float(wanted_nll))
+    np.testing.assert_array_equal(dy, wanted_dy)
+    np.testing.assert_array_equal(dtable, wanted_dtable)
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.3])
