@@ -4,8 +4,9 @@
 
 Each model learns to copy, to reverse, and to add numbers of up to 10 digits, and is asked for longer
 ones (Dehghani et al. 2019, section 3.2). Positions begin at random places in training, as there, or a model
-would never have seen the places of longer sequences. Prints a table (Markdown): exact outputs in percent of
-200, by length, means over seeds. What is done already in DIR is not done again.
+would never have seen the places of longer sequences. Prints a table (Markdown), by length, means over seeds:
+the outputs that are right as a whole, in percent of 200, and the symbols that are right and in their place, in
+percent of those asked for. What is done already in DIR is not done again.
 """
 
 import argparse
@@ -54,6 +55,12 @@ def pairs(task: str, lengths: Sequence[int], count: int, seed: str) -> Iterator[
         yield pair(task, lengths[number % len(lengths)], draw)
 
 
+def right_symbols(output: str, target: str) -> float:
+    """Returns the share of the target's symbols that the output has in the same place."""
+    symbols = target.split()
+    return sum(a == b for a, b in zip(output.split(), symbols, strict=False)) / len(symbols)
+
+
 def measure(task: str, model: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
     """Trains one model and returns its exact outputs by length, its size, and the steps its layers took."""
     files: dict[str, Any] = {}
@@ -90,15 +97,17 @@ def measure(task: str, model: str, seed: int, steps: int, folder: Path) -> dict[
     train(config, str(workdir))
     loaded = load_model(workdir)
     translator = Translator.of(loaded)
-    exact = {}
+    exact, symbols = {}, {}
     for length in LENGTHS:
         sources, targets = zip(*pairs(task, [length], TEST, f"test {length}"), strict=True)
         outputs = translator.translate(list(sources))
         exact[length] = 100 * statistics.mean(a == b for a, b in zip(outputs, targets, strict=True))
+        symbols[length] = 100 * statistics.mean(map(right_symbols, outputs, targets))
     metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     dev = [line for line in metrics if line["split"] == "dev"][-1]
     return {
         "exact": exact,
+        "symbols": symbols,
         "parameters": count_parameters(loaded.model)["total"],
         "steps": [dev[name] for name in ("encoder_steps", "decoder_steps") if name in dev],
     }
@@ -110,12 +119,15 @@ def table(results: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
     lines = ["| task | model | parameters | steps | " + " | ".join(lengths) + " |"]
     lines.append("|---" * (4 + len(LENGTHS)) + "|")
     for (task, model), found in results.items():
-        exact = [statistics.mean(result["exact"][str(length)] for result in found) for length in LENGTHS]
+        exact, symbols = (
+            [statistics.mean(result[what][str(length)] for result in found) for length in LENGTHS]
+            for what in ("exact", "symbols")
+        )
         steps = [
             statistics.mean(numbers) for numbers in zip(*(result["steps"] for result in found), strict=True)
         ]
         cells = [task, model, f"{found[0]['parameters']:,}", " + ".join(f"{n:.1f}" for n in steps)]
-        lines.append("| " + " | ".join([*cells, *(f"{percent:.1f}" for percent in exact)]) + " |")
+        lines.append("| " + " | ".join([*cells, *map("{:.1f} / {:.1f}".format, exact, symbols)]) + " |")
     return lines
 
 
