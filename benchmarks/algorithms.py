@@ -5,7 +5,7 @@
 Each model learns to copy, to reverse, and to add numbers of up to 10 digits, and is asked for longer
 ones (Dehghani et al. 2019, section 3.2). Positions begin at random places in training, as there, or a model
 would never have seen the places of longer sequences. Prints a table (Markdown), by length, means over seeds:
-the outputs that are right as a whole, in percent of 200, and the symbols that are right and in their place, in
+outputs that are right as a whole, in percent of 200, and symbols that are right and in their place, in
 percent of those asked for. What is done already in DIR is not done again.
 """
 
