@@ -1,10 +1,11 @@
-"""What a person sees of a run, on standard error: a live line on a terminal, plain lines anywhere else."""
+"""What a person sees of long work, on standard error: a live line on a terminal, plain lines elsewhere."""
 
 import contextlib
 import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
@@ -116,6 +117,40 @@ class Progress:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+class Pace:
+    """How far a file is: "translated 512 of 2,000 lines  40.1 lines/s  37 s left".
+
+    Attributes:
+      progress: where it is shown, for other notes.
+      done: how many of the unit are done.
+    """
+
+    def __init__(self, done: str, total: int | None, unit: str = "lines") -> None:
+        """Begins to measure.
+
+        Args:
+          done: a participle, such as "translated".
+          total: of the unit; None: nobody knows.
+          unit: what is counted, in the plural.
+        """
+        self.progress = Progress(None, time.monotonic)
+        self.done = 0
+        self._names = done, unit
+        self._total = total
+        self._start = time.monotonic()
+
+    def add(self, count: int) -> None:
+        """Shows that `count` more are done."""
+        self.done += count
+        done, unit = self._names
+        seconds = time.monotonic() - self._start
+        whole = "" if self._total is None else f" of {self._total:,}"
+        line = f"{done} {self.done:,}{whole} {unit}  {self.done / seconds:,.1f} {unit}/s"
+        if self._total is not None and self.done:
+            line += f"  {duration((self._total - self.done) * seconds / self.done)} left"
+        self.progress.show(line, last=self.done == self._total)
 
 
 def duration(seconds: float) -> str:

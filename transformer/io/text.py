@@ -50,6 +50,20 @@ def stream_blocks(path: str | None, size: int) -> Iterator[list[str]]:
             yield block
 
 
+def is_stream(path: str | None) -> bool:
+    """Returns whether what is there can be read but once: standard input, or a pipe."""
+    return path is None or (Path(path).exists() and not Path(path).is_file())
+
+
+def count_lines(path: str | None) -> int | None:
+    """Returns how many lines a file has; None for a stream.
+
+    Raises:
+      DataError: as `stream_blocks`, and here before any work was done.
+    """
+    return None if is_stream(path) else sum(map(len, stream_blocks(path, 4096)))
+
+
 def _read(file: BinaryIO, lines: "queue.Queue[bytes | OSError | None]") -> None:
     try:
         with contextlib.nullcontext() if file is sys.stdin.buffer else file:

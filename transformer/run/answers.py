@@ -14,7 +14,7 @@ from transformer.data.labels import names_of
 from transformer.errors import ConfigError, DataError
 from transformer.inference.classifier import Classifier
 from transformer.inference.model_directory import LoadedModel
-from transformer.io.progress import Progress
+from transformer.io.progress import Pace, Progress
 from transformer.io.workdir import Workdir
 from transformer.run.classify import report_cut
 from transformer.run.dev import token_scores
@@ -38,13 +38,13 @@ def score_labels(
     Raises:
       DataError: if a line has not a label for each word.
     """
-    classifier, progress, found = Classifier.of(loaded), Progress(None, time.monotonic), []
+    classifier, pace, found = Classifier.of(loaded), Pace("classified", len(lines)), []
     for first in range(0, len(lines), _BLOCK):
         answers = classifier.classify(lines[first : first + _BLOCK])
         found += [[answer.label for answer in line] for line in answers]
-        progress.show(f"classified {len(found):,} of {len(lines):,} lines")
-    progress.close()
-    report_cut(classifier, progress)
+        pace.add(len(answers))
+    pace.progress.close()
+    report_cut(classifier, pace.progress)
     right = count = 0
     for number, (labels, text) in enumerate(zip(found, gold, strict=True), 1):
         names = names_of(text, classifier.labels) if text.strip() else []

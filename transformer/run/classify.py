@@ -1,13 +1,12 @@
 """`transformer classify`: labels for lines of text, or for their words."""
 
 import argparse
-import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from transformer.errors import ConfigError
-from transformer.io.progress import Progress
-from transformer.io.text import line_writer, stream_blocks
+from transformer.io.progress import Pace, Progress
+from transformer.io.text import count_lines, line_writer, stream_blocks
 
 if TYPE_CHECKING:
     from transformer.inference.classifier import Classifier
@@ -43,7 +42,7 @@ def classify(args: argparse.Namespace) -> None:
     if args.n_best != 1 and classifier.labels == "word":
         raise ConfigError("--n_best: this model labels words, each of which has one; leave it out")
     options = {} if args.batch_size is None else {"batch_size": args.batch_size}
-    progress, start, done = Progress(None, time.monotonic), time.monotonic(), 0
+    pace = Pace("classified", count_lines(args.input))
     with line_writer(args.output) as write:
         for block in stream_blocks(args.input, _BLOCK):
             answers = classifier.n_best(block, args.n_best, **options)
@@ -53,10 +52,9 @@ def classify(args: argparse.Namespace) -> None:
             else:
                 cells = [list(_texts(x for best in line for pair in best for x in pair)) for line in answers]
             write(["\t".join(row) for row in cells])
-            done += len(block)
-            progress.show(f"classified {done:,} lines  {done / (time.monotonic() - start):,.1f} lines/s")
-    progress.close()
-    report_cut(classifier, progress)
+            pace.add(len(block))
+    pace.progress.close()
+    report_cut(classifier, pace.progress)
 
 
 def report_cut(classifier: "Classifier", progress: Progress) -> None:

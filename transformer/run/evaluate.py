@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.inference.scorer import Scorer
 from transformer.inference.translator import Translator
 from transformer.io.metrics_file import MetricsFile
-from transformer.io.progress import Progress
+from transformer.io.progress import Pace
 from transformer.io.text import line_writer, read_lines
 from transformer.io.workdir import Workdir, write_json
 from transformer.metrics.bootstrap import BootstrapResult, paired_bootstrap
@@ -23,7 +22,7 @@ from transformer.run.answers import score_labels, score_masked
 from transformer.run.sources import read_sources
 from transformer.run.translate import report_split
 
-_BLOCK = 512  # lines between two progress lines
+_BLOCK = 512  # lines that are sorted by length together
 
 
 class _TestSet(NamedTuple):
@@ -167,21 +166,13 @@ def _as_test_set(corpus: Corpus) -> _TestSet:
 
 
 def _translate(translator: Translator, test: _TestSet, options: dict[str, Any]) -> list[str]:
-    progress = Progress(None, time.monotonic)
-    start = time.monotonic()
+    pace = Pace("translated", len(test.sources))
     hypotheses: list[str] = []
-    # Sorting all lines by length together keeps batches full; blocks of that order show progress.
-    order = sorted(range(len(test.sources)), key=lambda i: len(test.sources[i]))
-    by_line: dict[int, str] = {}
-    for first in range(0, len(order), _BLOCK):
-        chosen = order[first : first + _BLOCK]
-        found = translator.translate([test.sources[i] for i in chosen], **options)
-        by_line.update(zip(chosen, found, strict=True))
-        rate = len(by_line) / (time.monotonic() - start)
-        progress.show(f"translated {len(by_line):,} of {len(order):,} lines  {rate:,.1f} lines/s")
-    hypotheses = [by_line[i] for i in range(len(order))]
-    progress.close()
-    report_split(translator, progress)
+    for first in range(0, len(test.sources), _BLOCK):
+        hypotheses += translator.translate(test.sources[first : first + _BLOCK], **options)
+        pace.add(len(hypotheses) - pace.done)
+    pace.progress.close()
+    report_split(translator, pace.progress)
     return hypotheses
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformer.errors import ConfigError, DataError
-from transformer.io.progress import Progress
-from transformer.io.text import line_writer, read_lines, stream_blocks
+from transformer.io.progress import Pace, Progress
+from transformer.io.text import count_lines, line_writer, read_lines, stream_blocks
 from transformer.io.workdir import write_json
 from transformer.metrics.brackets import Brackets, score_trees
 from transformer.parsing.linear import Repairs, restore
@@ -19,7 +19,7 @@ from transformer.parsing.trees import Tree, escaped, read_tree
 if TYPE_CHECKING:
     from transformer.inference.translator import Translator
 
-_BLOCK = 2048  # sentences that are sorted by length together
+_BLOCK = 256  # sentences that are sorted by length together
 _ALL = "all"
 
 
@@ -61,7 +61,7 @@ def parse(args: argparse.Namespace, options: dict[str, Any]) -> None:
         if getattr(args, name):
             raise ConfigError(f"--{name}: needs --gold, the file of gold trees")
     blocks = (list(map(_words, block)) for block in stream_blocks(args.input, _BLOCK))
-    for _ in _parse(args, blocks, options):
+    for _ in _parse(args, blocks, count_lines(args.input), options):
         pass
 
 
@@ -96,7 +96,7 @@ def _score(args: argparse.Namespace, options: dict[str, Any]) -> None:
     else:
         sentences = [gold.words for gold in golds]
         blocks = (sentences[first : first + _BLOCK] for first in range(0, len(sentences), _BLOCK))
-        trees = [tree for tree in _parse(args, blocks, options) if tree]
+        trees = [tree for tree in _parse(args, blocks, len(golds), options) if tree]
     _report(args, list(zip(golds, trees, strict=True)), genres)
 
 
@@ -105,7 +105,10 @@ def _words(line: str) -> list[str]:
 
 
 def _parse(
-    args: argparse.Namespace, blocks: Iterable[Sequence[Sequence[str]]], options: dict[str, Any]
+    args: argparse.Namespace,
+    blocks: Iterable[Sequence[Sequence[str]]],
+    count: int | None,
+    options: dict[str, Any],
 ) -> Iterator[Tree | None]:
     """Yields the trees of all sentences, each after it was written; tells of repairs at the end."""
     from transformer.inference.translator import Translator
@@ -114,8 +117,7 @@ def _parse(
     if args.model is None:
         raise ConfigError("--model: is needed (a run's folder), or --gold and --hypothesis (files of trees)")
     translator = Translator.load(args.model, args.checkpoint)
-    progress = Progress(None, time.monotonic)
-    start, done, repaired, repairs = time.monotonic(), 0, 0, Repairs()
+    pace, repaired, repairs = Pace("parsed", count, "sentences"), 0, Repairs()
     with line_writer(args.output) as write:
         for block in blocks:
             found = parse_sentences(translator, block, **options)
@@ -123,13 +125,13 @@ def _parse(
                 write([str(each[0]) if each else "" for each in found])
             needed = [each[1] for each in found if each and each[1] != Repairs()]
             repairs = functools.reduce(Repairs.plus, needed, repairs)
-            done, repaired = done + len(block), repaired + len(needed)
-            progress.show(f"parsed {done:,} sentences  {done / (time.monotonic() - start):,.1f} sentences/s")
+            repaired += len(needed)
+            pace.add(len(block))
             yield from (each[0] if each else None for each in found)
-    progress.close()
-    report_split(translator, progress)
+    pace.progress.close()
+    report_split(translator, pace.progress)
     trees = "tree" if repaired == 1 else "trees"
-    progress.note(f"{done:,} sentences parsed, {repaired:,} {trees} repaired: {repairs}")
+    pace.progress.note(f"{pace.done:,} sentences parsed, {repaired:,} {trees} repaired: {repairs}")
 
 
 def _read_trees(path: str, traces: bool = True) -> list[Tree]:

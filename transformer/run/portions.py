@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from transformer.errors import ConfigError, DataError
-from transformer.io.text import stream_blocks
+from transformer.io.text import is_stream, stream_blocks
 from transformer.io.workdir import write_json
 
-_EVERY = 1 << 62  # lines
+EVERY = 1 << 62  # lines: all of a stream, however many those are
 
 Read = Callable[[str | None, int], Iterator[list[Any]]]  # (file, size) -> lists of its lines, or of frames
 
@@ -20,21 +20,24 @@ def shard_lines(source: str | None, shard: str | None, read: Read = stream_block
     """Returns the numbers of the lines of a shard "I/N" of a file, from 0: N parts of like length, in order.
 
     Args:
-      source: the file.
+      source: the file, or a stream.
       shard: which; None: all.
       read: the file.
 
+    Returns:
+      Their range, which of a stream ends with `EVERY`.
+
     Raises:
-      ConfigError: if `shard` cannot be read, or `source` is standard input.
+      ConfigError: if `shard` cannot be read, or is of a stream.
     """
-    if shard is None:
-        return range(_EVERY)
-    found = re.fullmatch(r"([0-9]+)/([0-9]+)", shard)
+    found = re.fullmatch(r"([0-9]+)/([0-9]+)", "1/1" if shard is None else shard)
     index, parts = map(int, found.groups()) if found else (0, 0)
     if not 1 <= index <= parts:
         raise ConfigError(f"--shard: {shard}: expected I/N with I from 1 to N, for example 2/8")
-    if source is None:
-        raise ConfigError("--shard: needs --input, a file: its lines are counted first")
+    if is_stream(source):
+        if shard is not None:
+            raise ConfigError("--shard: needs --input, a file: its lines are counted first")
+        return range(EVERY)
     count = sum(map(len, read(source, 4096)))
     return range(count * (index - 1) // parts, count * index // parts)
 

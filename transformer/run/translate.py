@@ -11,10 +11,10 @@ from transformer.inference.model_directory import load_model
 from transformer.inference.scorer import Likelihood, Scorer
 from transformer.inference.translator import Translator
 from transformer.io.digests import digest_arrays
-from transformer.io.progress import Progress
+from transformer.io.progress import Pace, Progress
 from transformer.io.text import line_writer, read_lines
 from transformer.paths import by_path
-from transformer.run.portions import blocks_of, continue_output, shard_lines
+from transformer.run.portions import EVERY, blocks_of, continue_output, shard_lines
 from transformer.run.sources import digest_beside, read_sources, source_blocks
 
 _BLOCK = 2048  # lines that are sorted by length together
@@ -49,7 +49,6 @@ def translate(
     """
     loaded = load_model(model, checkpoint)
     translator = Translator.of(loaded)
-    progress = Progress(None, time.monotonic)
     read = partial(source_blocks, loaded=loaded)
     lines, done = shard_lines(source, shard, read), 0
     if resume:
@@ -58,9 +57,10 @@ def translate(
         maker = {"model": digest, "search": search, "shard": shard, "n_best": n_best}
         maker |= digest_beside(source, loaded)
         done = continue_output(source, output, n_best or 1, maker)
-        progress.note(f"{output}: {done:,} lines are done already")
-    start, first = time.monotonic(), lines.start + done
-    done = first
+        Progress(None, time.monotonic).note(f"{output}: {done:,} lines are done already")
+    done += lines.start
+    unit = "samples" if loaded.config.model.source_features else "lines"
+    pace = Pace("translated", None if lines.stop == EVERY else lines.stop - done, unit)
     with line_writer(output, append=resume) as write:
         for block in blocks_of(source, range(done, lines.stop), _BLOCK, read):
             found = translator.translate_n_best(block, n_best or 1, first_line=done, **options)
@@ -75,10 +75,9 @@ def translate(
                     ]
                 )
             done += len(block)
-            rate = (done - first) / (time.monotonic() - start)
-            progress.show(f"translated {done - lines.start:,} lines  {rate:,.1f} lines/s")
-    progress.close()
-    report_split(translator, progress)
+            pace.add(len(block))
+    pace.progress.close()
+    report_split(translator, pace.progress)
 
 
 def report_split(translator: Translator, progress: Progress) -> None:
@@ -108,7 +107,7 @@ def score_files(
             f"{source} has {len(sources):,} lines, {target} {len(targets):,}; pair n is line n of both"
         )
     scorer = Scorer.of(loaded)
-    progress = Progress(None, time.monotonic)
+    pace = Pace("scored", len(targets))
     likelihood = Likelihood(0.0, 0, 0)
     with line_writer(output) as write:
         for first in range(0, len(targets), _BLOCK):
@@ -117,7 +116,7 @@ def score_files(
             scores = scorer.score(read, targets[block], length_penalty=length_penalty)
             write([f"{s:.6f}" for s in scores])
             likelihood = likelihood.plus(scorer.likelihood(scores, targets[block]))
-            progress.show(f"scored {first + len(scores):,} of {len(targets):,} lines")
-    progress.close()
+            pace.add(len(scores))
+    pace.progress.close()
     if not length_penalty:
-        progress.note(str(likelihood))
+        pace.progress.note(str(likelihood))

@@ -1,7 +1,10 @@
 """A file translated in shards, or with an interruption, is the file translated at once."""
 
 import json
+import os
 import random
+import re
+import threading
 
 import pytest
 from unit.small_model import WORDS
@@ -79,6 +82,18 @@ def test_the_record_names_the_model(source, tmp_path, learned, monkeypatch):
 def test_shards_that_do_not_exist(source, shard):
     with pytest.raises(ConfigError, match=r"--shard: .*: expected I/N with I from 1 to N"):
         shard_lines(str(source), shard)
+
+
+def test_a_pipe_is_read_once(source, tmp_path, capsys):
+    """Its lines are not counted beforehand: that would use them up."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    sender = threading.Thread(target=lambda: pipe.write_text(source.read_text()), daemon=True)
+    sender.start()
+    output = run(pipe, tmp_path / "output")
+    assert re.search(r"^translated \d+ lines  [0-9.]+ lines/s$", capsys.readouterr().err, re.MULTILINE)
+    assert output == run(source, tmp_path / "whole")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("translated 11 of 11 lines  ")
 
 
 def test_standard_streams_have_no_portions(source):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from transformer.io import progress
-from transformer.io.progress import Progress, duration
+from transformer.io.progress import Pace, Progress, duration
 
 
 class Clock:
@@ -139,3 +139,24 @@ def test_durations():
         "1 h 02 min",
         "100 h 00 min",
     ]
+
+
+@pytest.mark.parametrize("total, whole, left", [(400, " of 400", "  12 s left"), (None, "", "")])
+def test_pace_tells_rate_and_time_left(total, whole, left, monkeypatch, capsys):
+    clock = Clock()
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    pace = Pace("parsed", total, "sentences")
+    clock.now += 2
+    pace.add(40)
+    clock.now += 2
+    pace.add(60)
+    first, second = (
+        f"parsed 40{whole} sentences  20.0",
+        f"parsed 100{whole} sentences  25.0 sentences/s{left}",
+    )
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[0].startswith(first) and len(shown) == 1  # the second came within ten seconds
+    clock.now += 10
+    pace.add(0)
+    assert capsys.readouterr().err == second.replace("25.0", "7.1").replace("12 s", "42 s") + "\n"
+    assert pace.done == 100
