@@ -22,14 +22,11 @@ from transformer.config import default_config
 
 def get_config() -> ConfigDict:
     config = default_config()
-    config.model.preset = "small"
-    config.model.num_encoder_layers = 4
-    config.model.num_decoder_layers = 4
-    config.model.dropout_rate = 0.2
+    config.model.preset = "tiny"
+    config.model.dropout_rate = 0.1
     config.model.norm = "pre"
     config.model.max_length = 320
     config.tokenizer.model_type = "bpe"
-    config.tokenizer.vocab_size = 16_000
     config.data.kind = "trees"
     config.data.root = "data/gum-const"
     config.data.train_source = ("train.clean.trees.gz", "silver.trees")
@@ -37,11 +34,13 @@ def get_config() -> ConfigDict:
     config.data.dev_source = ("dev.clean.trees.gz",)
     config.data.test_source = ("test.clean.trees.gz",)
     config.data.batch_tokens = 5120  # 16 rows
-    config.optim.learning_rate = 0.001
+    config.optim.learning_rate = 0.003
     config.optim.schedule = "cosine"
-    config.optim.warmup_steps = 1000
+    config.optim.warmup_steps = 400
     config.optim.clip_norm = 1.0
-    config.run.num_steps = 16_000
+    config.run.num_steps = 4000
+    config.run.eval_every = 500
+    config.run.save_every = 250
     config.run.eval_lines = 0  # trees have a score of their own
     config.run.best_metric = "nll"
     config.decode.beam_size = 21

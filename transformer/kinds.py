@@ -103,6 +103,10 @@ def _pairs(config: Config) -> Iterator[str]:
 def _encoder_only(config: Config) -> Iterator[str]:
     """Yields what an encoder alone does not go together with."""
     data, key = config.data, "'encoder_only' models"
+    if not data.has_sources:
+        yield f"data.kind: '{data.kind}' have no source, which is all that {key} read; choose another"
+    if data.target_length:
+        yield f"data.target_length: {key} ask at places of a source, got {data.target_length}; set it to 0"
     for split in ("train", "dev", "test"):
         source, target = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
         if data.labels == "none" and target:

@@ -83,7 +83,7 @@ def _alone(values: Mapping[str, Any]) -> Iterator[str]:
         elif key in _POSITIVE:
             if not value > 0:
                 yield f"{key}: must be above 0, got {value}"
-        elif key not in _MAY_BE_NEGATIVE and not key.endswith("seed") and not all(x >= 0 for x in numbers):
+        elif key not in _MAY_BE_NEGATIVE and not all(x >= 0 for x in numbers):
             yield f"{key}: must not be negative, got {value}"
 
 
@@ -96,11 +96,6 @@ def _together(config: Config) -> Iterator[str]:
         yield f"model.scan_layers: layers that recur ('{model.recurrence}') are one; set it to false"
     if model.positions == "relative":
         yield from _relative(config)
-    if config.optim.random_offset and not model.positions.startswith("sinusoidal"):
-        yield (
-            f"optim.random_offset: '{model.positions}' positions begin nowhere else, got "
-            f"{config.optim.random_offset}; set it to 0, or choose sinusoids"
-        )
     yield from _local(config)
     if model.attention_implementation == "cudnn":
         yield from _cudnn(config)
@@ -110,7 +105,53 @@ def _together(config: Config) -> Iterator[str]:
             "config.tokenizer.joint=true"
             + (", or tied_embeddings to 'target' or 'none'" if model.kind == "encoder_decoder" else "")
         )
-    longest = model.max_length
+    if run.eval_lines == 0 and run.best_metric not in ("nll", "accuracy"):
+        yield (
+            f"run.best_metric: '{run.best_metric}' needs translations, but run.eval_lines is 0; "
+            "set best_metric=nll or eval_lines above 0"
+        )
+    if not config.init.model:
+        for field in dataclasses.fields(config.init):
+            if getattr(config.init, field.name) != field.default:
+                yield f"init.{field.name}: is of a base, and there is none; set config.init.model"
+    if config.lora.rank:
+        yield from _lora(config)
+    yield from _optimizer(config)
+    yield from _rows_and_files(data, model.max_length)
+    yield from _mesh(config)
+
+
+def _optimizer(config: Config) -> Iterator[str]:
+    """Yields what an optimizer does not do, or cannot do exactly."""
+    optim, positions = config.optim, config.model.positions
+    if optim.random_offset and not positions.startswith("sinusoidal"):
+        yield (
+            f"optim.random_offset: '{positions}' positions begin nowhere else, got "
+            f"{optim.random_offset}; set it to 0, or choose sinusoids"
+        )
+    if optim.weight_decay and optim.name not in ("adamw", "lion"):
+        yield (
+            f"optim.weight_decay: '{optim.name}' has none, got {optim.weight_decay}; set it to 0, or "
+            "config.optim.name=adamw"
+        )
+    if optim.ema_decay and config.model.param_dtype == "bfloat16":
+        yield (
+            "optim.ema_decay: in bfloat16 an average cannot take steps so small; set it to 0, or "
+            "config.model.param_dtype=float32 (model.dtype may stay)"
+        )
+
+
+def _mesh(config: Config) -> Iterator[str]:
+    """Yields what meshes there are not."""
+    if config.model.kind == "decoder_only" and config.mesh.sequence != 1:
+        yield f"mesh.sequence: divides an encoder's positions, got {config.mesh.sequence}; set it to 1"
+    sizes = dataclasses.astuple(config.mesh)
+    if not all(s == -1 or s > 0 for s in sizes) or sizes.count(-1) > 1:
+        yield f"mesh: sizes must be above 0 and at most one -1, got {sizes}"
+
+
+def _rows_and_files(data: DataConfig, longest: int) -> Iterator[str]:
+    """Yields what rows cannot hold, and files that do not go together."""
     row = data.row_length or longest
     if row < longest:
         yield f"data.row_length: {row} is shorter than the longest sentence, model.max_length {longest}"
@@ -121,7 +162,12 @@ def _together(config: Config) -> Iterator[str]:
             f"data.batch_tokens: {data.batch_tokens} is smaller than the longest sentence "
             f"({row} positions); raise it, or lower config.model.max_length"
         )
-    if data.buckets and (max(data.buckets) < longest or 0 in data.buckets):
+    if data.buckets and data.packing:
+        yield (
+            f"data.buckets: packed rows have one length, data.row_length, not {data.buckets}; leave it out, "
+            "or set config.data.packing=false"
+        )
+    elif data.buckets and (max(data.buckets) < longest or 0 in data.buckets):
         yield (
             f"data.buckets: must be above 0, the longest at least model.max_length {longest}, "
             f"got {data.buckets}"
@@ -133,18 +179,6 @@ def _together(config: Config) -> Iterator[str]:
     for split in ("train", "dev", "test"):
         if data.kind == "trees" and getattr(data, f"{split}_target"):
             yield f"data.{split}_target: trees are source and target; name their files in data.{split}_source"
-    if run.eval_lines == 0 and run.best_metric not in ("nll", "accuracy"):
-        yield (
-            f"run.best_metric: '{run.best_metric}' needs translations, but run.eval_lines is 0; "
-            "set best_metric=nll or eval_lines above 0"
-        )
-    if config.init.optimizer and not config.init.model:
-        yield "init.optimizer: there is no base whose moments could go on; set config.init.model"
-    if config.lora.rank:
-        yield from _lora(config)
-    sizes = dataclasses.astuple(config.mesh)
-    if not all(s == -1 or s > 0 for s in sizes) or sizes.count(-1) > 1:
-        yield f"mesh: sizes must be above 0 and at most one -1, got {sizes}"
 
 
 def _short_targets(data: DataConfig, longest: int) -> Iterator[str]:

@@ -57,7 +57,7 @@ def lost(said: str) -> float:
 
 def test_a_run_goes_back_and_past_the_batches(settings, tmp_path, spoil, capfd):
     """Spoilt in step 10, after the checkpoint of step 8: three skipped updates, back to 8, then on."""
-    config = make_config(settings, run={"num_steps": 16, "max_skipped": 3, "eval_every": 16})
+    config = make_config(settings, run={"num_steps": 16, "max_skipped": 3, "eval_every": 8})
     spoil(lambda call, step: call == 10)
     train(config, str(tmp_path))
     said = capfd.readouterr().err
@@ -74,9 +74,10 @@ def test_a_run_goes_back_and_past_the_batches(settings, tmp_path, spoil, capfd):
     assert all(np.isfinite(x).all() for x in read_arrays(tmp_path, 16).values())
     # The pairs of the skipped steps came once: the data went on, it did not go back.
     whole = tmp_path / "whole"
-    train(make_config(settings, run={"num_steps": 16, "eval_every": 16}), str(whole))
+    train(make_config(settings, run={"num_steps": 16, "eval_every": 8}), str(whole))
     position = json.loads((tmp_path / "checkpoints/16/position/metadata").read_text())
     assert position["rollbacks"] == 1
+    assert position["best"] == entries(tmp_path, "dev")[0][config.run.best_metric]  # of step 8
     assert position["data"] != json.loads((whole / "checkpoints/16/position/metadata").read_text())["data"]
 
 

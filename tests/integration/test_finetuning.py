@@ -124,6 +124,8 @@ def test_another_base_is_refused_when_a_run_continues(settings, base, tmp_path):
     copy, other = tmp_path / "copy", tmp_path / "other"
     shutil.copytree(base, copy)
     train(one_still_step(settings, copy), str(tmp_path / "run"))  # the same parameters elsewhere
+    with pytest.raises(CheckpointError, match=r"run: began with step 2 of .*base, not 1; give that as"):
+        train(one_still_step(settings, base, init={"checkpoint": "1"}), str(tmp_path / "run"))
     train(make_config(settings, optim={"learning_rate": STILL}, run={"num_steps": 1}), str(other))
     with pytest.raises(CheckpointError, match=r"run: began with the parameters of .*base, step 2; those of"):
         train(one_still_step(settings, other), str(tmp_path / "run"))
@@ -234,7 +236,7 @@ def test_moments_that_cannot_be_taken(settings, base, tmp_path):
         train(start(settings, base, init=taken | {"exclude": "shared"}), str(tmp_path / "b"))
     with pytest.raises(ConfigError, match=r"init.optimizer: adapters are new, and so are their moments"):
         start(settings, base, init=taken, lora={"rank": 2})
-    with pytest.raises(ConfigError, match=r"init.optimizer: there is no base"):
+    with pytest.raises(ConfigError, match=r"init.optimizer: is of a base, and there is none"):
         make_config(settings, init=taken)
     shutil.copytree(base, tmp_path / "export")
     shutil.rmtree(tmp_path / "export/checkpoints/2/optimizer")

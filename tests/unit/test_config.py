@@ -9,13 +9,24 @@ import pytest
 
 from transformer import cli
 from transformer.coercion import coerce
-from transformer.config import PRESET_SIZES, PRESETS, Config, DecodeConfig, ModelConfig, default_config
+from transformer.config import (
+    PRESET_SIZES,
+    PRESETS,
+    Config,
+    DataConfig,
+    DecodeConfig,
+    InitConfig,
+    ModelConfig,
+    default_config,
+)
 from transformer.config_mapping import flat, from_config_dict, replace_decode, to_dict
 from transformer.errors import ConfigError
 from transformer.recipes import load_config
-from transformer.validation import _FRACTIONS, _MAY_BE_NEGATIVE, _POSITIVE, _SHARES
+from transformer.validation import _FRACTIONS, _MAY_BE_NEGATIVE, _POSITIVE, _SHARES, find_faults
 
 CUDNN = ("model.attention_implementation=cudnn", "model.dtype=bfloat16")
+APART = ("data.packing=false",)
+MASKED = ("model.kind=encoder_only", "run.eval_lines=0", "run.best_metric=nll")
 LINES = ("model.kind=decoder_only", "data.kind=lines", "run.eval_lines=0", "run.best_metric=nll")
 FRAMES = ("data.kind=frames", "model.source_features=8")
 RECIPE = "from transformer.config import default_config\n\n\ndef get_config():\n    return default_config()\n"
@@ -242,7 +253,6 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
             "there is one side; set it to true",
         ),
         ([*FRAMES, "data.subword_dropout=0.1"], "frames do not fall into two parts; set it to 0"),
-        ([*FRAMES, "init.vocabulary=transplant"], "the base's pieces stay as they are"),
         (
             [*FRAMES, "model.kind=decoder_only", "model.prefix=causal"],
             "kind: 'decoder_only' reads tokens, and 'frames' need an encoder before a decoder",
@@ -253,12 +263,26 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
         (["data.batch_tokens=255"], "255 is smaller than the longest sentence .256 positions."),
         (["data.row_length=512", "data.batch_tokens=511"], "511 is smaller .*512 positions"),
         (["data.row_length=100"], "100 is shorter than the longest sentence, model.max_length 256"),
-        (["data.buckets=32,64"], "the longest at least model.max_length 256"),
-        (["data.buckets=0,256"], "must be above 0"),
-        (["data.buckets=-8,256"], r"must not be negative, got \(-8, 256\)"),
+        (["data.buckets=256"], r"packed rows have one length, data.row_length, not \(256,\); leave it out"),
+        ([*APART, "data.buckets=32,64"], "the longest at least model.max_length 256"),
+        ([*APART, "data.buckets=0,256"], "must be above 0"),
+        ([*APART, "data.buckets=-8,256"], r"must not be negative, got \(-8, 256\)"),
         (["data.train_source=a,b", "data.train_weights=1"], "for 2 pairs of files"),
         (["data.train_source=a,b", "data.train_weights=0,0"], "not all of them 0"),
         (["data.train_source=a,b", "data.train_weights=1,-1"], "must not be negative"),
+        (["data.seed=-1"], "must not be negative, got -1"),
+        (["init.include=encoder"], "init.include: is of a base, and there is none; set config.init.model"),
+        (["optim.weight_decay=0.1"], "'adam' has none, got 0.1; set it to 0, or config.optim.name=adamw"),
+        (
+            ["optim.ema_decay=0.99", "model.param_dtype=bfloat16"],
+            "ema_decay: in bfloat16 an average cannot take steps so small; .*param_dtype=float32",
+        ),
+        ([*LINES, "mesh.sequence=2"], "sequence: divides an encoder's positions, got 2; set it to 1"),
+        (
+            [*MASKED, *APART, "data.target_length=8"],
+            "'encoder_only' models ask at places of a source, got 8; set it to 0",
+        ),
+        ([*MASKED, "data.kind=lines"], "'lines' have no source, which is all that 'encoder_only' models"),
         (["optim.learning_rate=nan"], "must not be negative, got nan"),
         (["model.dropout_rate=nan"], "must be 0, or from 0.004 to 0.996, got nan"),
         (["tokenizer.character_coverage=0"], "must be above 0 and at most 1"),
@@ -273,6 +297,12 @@ def test_impossible_values(load, overrides, message):
     with pytest.raises(ConfigError, match=message) as caught:
         load(*("--config." + override for override in overrides))
     assert "\n" not in str(caught.value)
+
+
+def test_frames_leave_the_pieces_of_a_base_alone():
+    config = Config(data=DataConfig(kind="frames"), init=InitConfig("a", vocabulary="transplant"))
+    faults = find_faults(config, flat(config))
+    assert any("the base's pieces stay as they are" in fault for fault in faults)
 
 
 def test_round_trip_through_json(load):

@@ -12,7 +12,7 @@ def augmentation(config: Config, tokenizer: Tokenizer) -> Augment | None:
     data = config.data
     if data.subword_dropout:
         epochs = data.subword_dropout_epochs
-        return SubwordDropout(tokenizer, data.subword_dropout, config.row_length, epochs)
+        return SubwordDropout(tokenizer, data.subword_dropout, config.model.max_length, epochs)
     return masking(config, tokenizer)
 
 

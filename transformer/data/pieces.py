@@ -51,7 +51,7 @@ class Pieces:
         """Returns the ids of each line's pieces."""
         if self._spellings is None:
             return self._processor.encode(list(lines))
-        marks = [self._language(line) for line in lines]
+        marks = [self.language(line) for line in lines]
         rest = [line[len(mark) :] for line, mark in zip(lines, marks, strict=True)]
         pieces = self._cut(rest)
         return [
@@ -92,7 +92,8 @@ class Pieces:
             return [self._byte_pairs.pieces(line) for line in lines]
         return self._processor.encode(list(lines), out_type=str)
 
-    def _language(self, line: str) -> str:
+    def language(self, line: str) -> str:
+        """Returns the mark of a target language that a source begins with; empty if there is none."""
         found = _LANGUAGE.match(line)
         return found[0] if found and found[0] in self._ids else ""
 

@@ -113,6 +113,10 @@ class Tokenizer:
         before, after = self.special.source_prefix, self.special.source_suffix
         return [[*before, *ids, *after] for ids in self._source.encode(lines)]
 
+    def language(self, line: str) -> str:
+        """Returns the mark of a target language that a source line begins with; empty if there is none."""
+        return self._source.language(line)
+
     def encode_words(self, lines: Sequence[Sequence[str]]) -> list[tuple[list[int], list[int]]]:
         """Returns (source ids, the place where each word begins) of each list of words.
 

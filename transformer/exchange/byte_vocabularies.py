@@ -55,6 +55,7 @@ def _byte_pairs(f: Foreign) -> tuple[str, dict[str, Any], list[tuple[str, str]],
     merges = model.get("merges")
     if (
         model.get("type") != "BPE"
+        or not isinstance(model["vocab"], dict)
         or not isinstance(merges, list)
         or not plain
         or odd

@@ -10,6 +10,7 @@ import numpy as np
 
 from transformer.config import ModelConfig
 from transformer.data.byte_pairs import BytePairs
+from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, UserError
 from transformer.exchange.card import Said, model_card
 from transformer.exchange.folders import new_folder
@@ -19,15 +20,18 @@ from transformer.exchange.written_vocabularies import pieces
 from transformer.inference.model_directory import LoadedModel, check_kind, check_reads_text, load_model
 from transformer.model.positions import FIXED
 from transformer.model.transformer import TABLES, unstack_layers
+from transformer.special_ids import SpecialIds
 
 QUANTIZATIONS = ("float32", "float16", "int8", "int8_float32", "int8_float16", "int16")
 _NEVER = -1e4  # added to the logits of ids that the search must not choose; fits into float16
 _USE = """import ctranslate2, sentencepiece
 pieces = sentencepiece.SentencePieceProcessor(model_file="{target}/source.spm").encode("...", out_type=str)
-best = ctranslate2.Translator("{target}").translate_batch([pieces])[0].hypotheses[0]
+found = ctranslate2.Translator("{target}").translate_batch([{source}]{begin})
+best = found[0].hypotheses[0]{begun}
 print(sentencepiece.SentencePieceProcessor(model_file="{target}/target.spm").decode(best))"""
 _USE_PIECES = """import ctranslate2  # which takes and gives pieces, as the vocabulary spells them
-best = ctranslate2.Translator("{target}").translate_batch([pieces])[0].hypotheses[0]"""
+found = ctranslate2.Translator("{target}").translate_batch([{source}]{begin})
+best = found[0].hypotheses[0]{begun}"""
 _LONGEST = 2048  # positions of a sinusoid that are written down
 
 
@@ -70,7 +74,7 @@ def export_ctranslate2(
         for side, content in zip(("source", "target"), loaded.tokenizer.models, strict=True):
             ending = "bpe" if BytePairs.recognises(content) else "spm"
             (folder / f"{side}.{ending}").write_bytes(content)
-        use = (_USE if ending == "spm" else _USE_PIECES).format(target=Path(target).name)
+        use = _use(loaded.tokenizer, Path(target).name, _USE if ending == "spm" else _USE_PIECES)
         card = model_card(Path(model), Path(target).name, loaded, said, use)
         (folder / "README.md").write_text(card, encoding="utf-8")
         if lines is not None:
@@ -91,6 +95,32 @@ def specifications() -> Any:
             "export ctranslate2 needs ctranslate2: pip install 'transformer[ctranslate2]'"
         ) from None
     return ctranslate2.specs
+
+
+def _use(tokenizer: Tokenizer, target: str, words: str) -> str:
+    """Returns how the folder is used: with all that CTranslate2 does not put around a sentence itself."""
+    source, begin = "pieces", _names(tokenizer, 1, tokenizer.special.target_prefix)
+    if not _has_end_alone(tokenizer.special):
+        around = tokenizer.special.source_prefix, tokenizer.special.source_suffix
+        before, after = (_names(tokenizer, 0, ids) for ids in around)
+        source = f"{before} + pieces + {after}"
+    return words.format(
+        target=target,
+        source=source,
+        begin=f", target_prefix=[{begin}]" if begin else "",
+        begun=f"[{len(begin)}:]" if begin else "",
+    )
+
+
+def _names(tokenizer: Tokenizer, side: int, ids: Sequence[int]) -> list[str]:
+    """Returns how the source's (0) or the target's (1) ids are named."""
+    names = _unique(pieces(tokenizer)[side])
+    return [names[i] for i in ids]
+
+
+def _has_end_alone(special: SpecialIds) -> bool:
+    """Returns whether a source is followed by an end mark and by nothing else: CTranslate2 adds that."""
+    return special.source_suffix == (special.end,) and not special.source_prefix
 
 
 def _reasons(model: ModelConfig) -> list[str]:
@@ -161,7 +191,7 @@ def _set_vocabularies(spec: Any, loaded: LoadedModel) -> None:
     spec.config.bos_token = target[special.start]
     spec.config.decoder_start_token = target[special.start]
     # Marks around a source are its tokenizer's, but for an end mark alone.
-    spec.config.add_source_eos = special.source_suffix == (special.end,) and not special.source_prefix
+    spec.config.add_source_eos = _has_end_alone(special)
 
 
 def _unique(listed: Sequence[str]) -> list[str]:
@@ -236,8 +266,7 @@ def ctranslate2_runtime(folder: Path, loaded: LoadedModel, quantization: str) ->
     ids, special = {name: i for i, name in enumerate(names[1])}, loaded.tokenizer.special
     kind = {"float16": "float32"}.get(quantization, quantization)
     translator = ctranslate2.Translator(str(folder), device="cpu", compute_type=kind)
-    marked = special.source_suffix == (special.end,) and not special.source_prefix
-    begin = [names[1][i] for i in special.target_prefix]
+    marked, begin = _has_end_alone(special), _names(loaded.tokenizer, 1, special.target_prefix)
 
     def spelled(sources: Ids) -> list[list[str]]:
         return [[names[0][i] for i in (row[:-1] if marked else row)] for row in sources]

@@ -122,6 +122,8 @@ def export_hf(
         card = model_card(Path(model), Path(target).name, loaded, said or Said(), use)
         (folder / "README.md").write_text(card, encoding="utf-8")
         compared = "" if lines is None else _verified(folder, family.title, loaded, lines)
+    if plan.config.get("tie_word_embeddings") and plan.config.get("scale_decoder_outputs") is False:
+        note("its tables are tied and its logits not scaled: transformers 4 (UMT5: before 5.24) scales them")
     decode = loaded.config.decode
     if decode.rules == "paper" and decode.beam_size > 1:
         note("config.decode.rules is 'paper': transformers ranks the outputs of a beam by other rules")
@@ -186,7 +188,8 @@ def _generation(loaded: LoadedModel, origin: Mapping[str, Any]) -> dict[str, Any
     """Returns generation_config.json: what an imported model came with, and what differs from it now."""
     said, config = origin.get("generation", {}), origin.get("config", {})
     kept = {key: said[key] for key in said if key in _OF_SEARCH or key not in config}
-    kept.pop("min_new_tokens", None)  # is in min_length, which it would override
+    for key in ("min_new_tokens", "max_new_tokens"):  # are in the lengths, which they would override
+        kept.pop(key, None)
     special, decode = loaded.tokenizer.special, loaded.config.decode
     words = {ours: word for word, ours in EARLY.items()}
     early = words.get(decode.rules, "False")
@@ -205,6 +208,8 @@ def _generation(loaded: LoadedModel, origin: Mapping[str, Any]) -> dict[str, Any
         wanted["forced_bos_token_id"] = special.target_prefix[0]
     if not origin:
         wanted |= {"max_length": loaded.config.model.max_length, "forced_eos_token_id": special.end}
+    if decode.length_limit:
+        wanted["max_length"] = decode.length_limit + 1  # with the decoder's start
     defaults = {"num_beams": 1, "early_stopping": False, "length_penalty": 1.0}
     defaults |= {"min_length": 0, "no_repeat_ngram_size": 0}
     differ = {

@@ -75,6 +75,11 @@ _LIKE_BART = (
     Setting("activation", ("activation_function",), _ACTIVATIONS, "gelu"),
     Setting("scale_embeddings", ("scale_embedding",), bool, False),
 )
+_LIKE_M2M100 = (  # other defaults
+    *(setting for setting in _LIKE_BART if setting.field not in ("activation", "scale_embeddings")),
+    Setting("activation", ("activation_function",), _ACTIVATIONS, "relu"),
+    Setting("scale_embeddings", ("scale_embedding",), bool, True),
+)
 _FIXED_LIKE_BART = dict(norm_epsilon=1e-5, attention_bias=True)
 _FIXED_BART = dict(
     _FIXED_LIKE_BART, positions="learned", position_offset=2, embedding_norm=True, logits_bias=True
@@ -189,10 +194,6 @@ def _write_scaled_t5(model: Mapping[str, Any], rows: tuple[int, int]) -> dict[st
     return dict(_write_t5(model, rows), scale_decoder_outputs=model["scale_logits"])
 
 
-def _read_umt5(f: Foreign, own_output: bool) -> dict[str, Any]:
-    return dict(_read_t5(f, own_output), scale_logits=f.fact("tie_word_embeddings", True))
-
-
 def _derived_like_t5(name: str, model: Mapping[str, Any]) -> bool:
     unread = (  # the last one is left over in T5's first checkpoints
         "encoder.embed_tokens.weight",
@@ -220,7 +221,7 @@ FAMILIES = {
     ),
     "m2m_100": Family(
         "M2M100ForConditionalGeneration",
-        _LIKE_BART,
+        _LIKE_M2M100,
         dict(_FIXED_LIKE_BART, norm="pre", positions="sinusoidal_halves"),
         _read_m2m100,
         _write_bart,
@@ -275,8 +276,8 @@ FAMILIES = {
         "UMT5ForConditionalGeneration",
         _LIKE_T5,
         dict(_FIXED_LIKE_T5, relative_shared=False),
-        _read_umt5,
-        _write_t5,
+        _read_scaled_t5,
+        _write_scaled_t5,
         t5_name,
         _derived_like_t5,
         t5_tokenizer,

@@ -63,6 +63,7 @@ def read_model(
     joint = model["tied_embeddings"] in ("all", "inputs")
     tables = ("shared", "shared") if joint else ("source", "target")
     rows = [_rows(foreign, tensors, family.name(f"{table}/embedding", model)) for table in tables]
+    _check_copies(foreign, family, tensors, model, family.name(f"{tables[1]}/embedding", model))
     foreign.check()
     tokenizer = family.tokenizer(foreign, (rows[0], rows[1]), languages)
     config = configuration(foreign, model, _search(foreign), tokenizer)
@@ -85,6 +86,16 @@ def _rows(foreign: Foreign, tensors: Tensors, name: str) -> int:
     return tensors.shape(name)[0]
 
 
+def _check_copies(
+    foreign: Foreign, family: Family, tensors: Tensors, model: Mapping[str, Any], table: str
+) -> None:
+    """Refuses tables that are called copies of another and hold other numbers: transformers ties no such."""
+    for name in tensors:
+        is_copy = name.endswith(("embed_tokens.weight", "lm_head.weight")) and family.derived(name, model)
+        if is_copy and table in tensors and not tensors.same(name, table):
+            foreign.refuse(f"{name}: the settings tie it to {table}, whose numbers are others")
+
+
 def _search(foreign: Foreign) -> dict[str, Any]:
     """Returns fields of `DecodeConfig`."""
     g = foreign.generation
@@ -94,9 +105,11 @@ def _search(foreign: Foreign) -> dict[str, Any]:
     foreign.check()
     # New tokens are counted without the decoder's start, and their number overrides the other.
     new = foreign.id("min_new_tokens", 0)
+    longest = foreign.id("max_new_tokens", 0) or max(foreign.id("max_length", 0) - 1, 0)
     return dict(
         beam_size=g.get("num_beams") or 1,
         length_penalty=1.0 if g.get("length_penalty") is None else g["length_penalty"],
+        length_limit=longest,
         min_length=new + 1 if new else g.get("min_length") or 0,
         no_repeat_ngram_size=g.get("no_repeat_ngram_size") or 0,
         rules=EARLY.get(str(g.get("early_stopping") or False), "huggingface"),

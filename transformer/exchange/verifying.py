@@ -61,8 +61,8 @@ def verify(loaded: LoadedModel, runtime: Runtime, lines: Sequence[str]) -> str:
         raise CheckpointError(f"--verify: no line has {longest // 2} tokens or fewer; give shorter ones")
     extra = min(loaded.config.decode.max_extra_length, longest - max(map(len, sources)))
     # The models are compared: rules of the search, which others count in other ways, are off.
-    rules = dict(min_length=0, no_repeat_ngram_size=0)
-    options = dict(beam_size=1, temperature=0.0, max_extra_length=extra, **rules)
+    rules = dict(length_limit=0, min_length=0, no_repeat_ngram_size=0)
+    options: dict[str, Any] = dict(beam_size=1, temperature=0.0, max_extra_length=extra, **rules)
     ours = Translator.of(loaded).translate(lines, **options)
     theirs = _texts(loaded, runtime, sources, extra)
     same = sum(a == b for a, b in zip(ours, theirs, strict=True))

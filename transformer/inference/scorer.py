@@ -106,6 +106,7 @@ class Scorer:
         targets: Sequence[str],
         batch_size: int = 64,
         length_penalty: float = 0.0,
+        first_line: int = 0,
     ) -> list[float]:
         """Returns the log-probability of each target given its source, in nats, end mark included.
 
@@ -116,6 +117,7 @@ class Scorer:
           targets: one translation of each line, or the text.
           batch_size: pairs scored together.
           length_penalty: alpha; log-probabilities are divided by ((5 + length) / 6) ** alpha.
+          first_line: number of `targets[0]` in its file, for messages.
 
         Raises:
           ConfigError: if the batch size is below 1, or there are sources that the model does not read, or
@@ -135,10 +137,9 @@ class Scorer:
             raise DataError(
                 f"got {len(sources):,} sources and {len(targets):,} targets; give one target for each source"
             )
-        pairs = list(
-            zip(self._sources(sources, len(targets)), self._tokenizer.encode_target(targets), strict=True)
-        )
-        check_positions(self._model.config, pairs)
+        read = self._sources(sources, len(targets), first_line)
+        pairs = list(zip(read, self._tokenizer.encode_target(targets), strict=True))
+        check_positions(self._model.config, pairs, first_line)
         scores = [0.0] * len(pairs)
         # Both sides are padded to one length: a little more work, far fewer shapes.
         lengths = [max(map(len, pair)) for pair in pairs]
@@ -156,24 +157,27 @@ class Scorer:
                 scores[i] = found[row]
         return scores
 
-    def _sources(self, sources: Sequence[Any] | None, count: int) -> Sequence[Any]:
+    def _sources(self, sources: Sequence[Any] | None, count: int, first_line: int) -> Sequence[Any]:
         """Returns the ids or frames of each source; none of them has any if there are none."""
         if sources is None:
             return [[]] * count
         if features := self._model.config.source_features:
-            return [checked(frames, features, f"source {n}") for n, frames in enumerate(sources, 1)]
+            numbered = enumerate(sources, first_line + 1)
+            return [checked(frames, features, f"source {n}") for n, frames in numbered]
         return self._tokenizer.encode_source(sources)
 
 
-def check_positions(config: ModelConfig, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> None:
-    """Checks that learned positions reach the ends of all (source, target) ids.
+def check_positions(
+    config: ModelConfig, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], first_line: int = 0
+) -> None:
+    """Checks that learned positions reach the ends of all (source, target) ids, those of lines of a file.
 
     Raises:
       DataError: naming the first line that is too long.
     """
     if config.positions != "learned":
         return
-    for line, pair in enumerate(pairs, 1):
+    for line, pair in enumerate(pairs, first_line + 1):
         for side, ids in zip(("source", "target"), pair, strict=True):
             if len(ids) > config.max_length:
                 raise DataError(

@@ -102,14 +102,15 @@ class Translator:
         """Longest input, in tokens with the end mark, that is not split."""
         return self._model.config.max_length
 
-    def translate(self, lines: Sequence[Any], **options: Any) -> list[str]:
+    def translate(self, lines: Sequence[Any], first_line: int = 0, **options: Any) -> list[str]:
         """Returns the best translation of each line, in order; an empty line to translate stays empty.
 
         Args:
           lines: source text, one sentence each, or frames.
+          first_line: as of `translate_n_best`.
           **options: fields of `DecodeConfig` to change for this call, for example `beam_size=1`.
         """
-        return [best[0].text for best in self.translate_n_best(lines, n_best=1, **options)]
+        return [best[0].text for best in self.translate_n_best(lines, 1, first_line, **options)]
 
     def translate_n_best(
         self, lines: Sequence[Any], n_best: int, first_line: int = 0, **options: Any
@@ -159,11 +160,13 @@ class Translator:
         if len(ids) <= self.max_length:
             return [ids]
         self.num_split += 1
+        language = self._tokenizer.language(line)
+        start = language and language + " "  # of every part
 
         def encode(text: str) -> list[int]:
-            return self._tokenizer.encode_source([text.strip()])[0]
+            return self._tokenizer.encode_source([start + text.strip()])[0]
 
-        parts = split_line(line, lambda text: len(encode(text)), self.max_length)
+        parts = split_line(line[len(language) :], lambda text: len(encode(text)), self.max_length)
         return [encode(part) for part in parts if part.strip()]
 
     def _cut(self, frames: Any, where: str) -> list[Any]:

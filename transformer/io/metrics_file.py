@@ -34,12 +34,14 @@ class MetricsFile(PatientFile):
       reached: the last training step that had a line when it was opened; 0: none.
     """
 
-    def __init__(self, workdir: Path, resume_step: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, workdir: Path, resume_step: int | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Opens the file; steps that will be done again and damaged lines are taken out, in one atomic move.
 
         Args:
           workdir: the run's directory.
-          resume_step: steps that the restored state has done; 0: a fresh run.
+          resume_step: steps that the restored state has done; 0: a fresh run; None: nothing is done again.
           clock: returns seconds that only grow.
         """
         super().__init__(workdir / NAME, clock)
@@ -51,11 +53,12 @@ class MetricsFile(PatientFile):
             content = self.path.read_bytes()
             every = _sift(content, lambda split, step: split == "train")
             self.reached = max((step for _, step in every.keys), default=0)
-            found = _sift(content, lambda split, step: step <= resume_step)
-            counts = {f"after step {resume_step:,}": found.dropped, "damaged": found.damaged}
+            last = math.inf if resume_step is None else resume_step
+            found = _sift(content, lambda split, step: step <= last)
+            counts = {f"after step {last:,}": found.dropped, "damaged": found.damaged}
             self.removed = {reason: count for reason, count in counts.items() if count}
             self._written = found.keys
-            self._keep(lambda split, step: step <= resume_step)
+            self._keep(lambda split, step: step <= last)
             self.write_out()
 
     def go_back(self, step: int) -> None:

@@ -63,7 +63,7 @@ def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
         results = (_score_labels if loaded.tokenizer.labels else _score_texts)(args, loaded, sets, options)
     record = _save(args, results)
     if args.source is None and args.split == "test":
-        MetricsFile(Path(args.model), loaded.config.run.num_steps).record("test", loaded.step, record)
+        MetricsFile(Path(args.model), None).record("test", loaded.step, record)
 
 
 def _save(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _translate(translator: Translator, test: _TestSet, options: dict[str, Any]) 
     pace = Pace("translated", len(test.sources))
     hypotheses: list[str] = []
     for first in range(0, len(test.sources), _BLOCK):
-        hypotheses += translator.translate(test.sources[first : first + _BLOCK], **options)
+        hypotheses += translator.translate(test.sources[first : first + _BLOCK], first, **options)
         pace.add(len(hypotheses) - pace.done)
     pace.progress.close()
     report_split(translator, pace.progress)

@@ -140,8 +140,15 @@ def check_origin(config: Config, workdir: Workdir) -> None:
             f"{workdir.root}: its run did not begin with the parameters of {config.init.model}; "
             "leave config.init.model out, or choose another --workdir"
         )
-    if recorded and config.init.model and recorded.model != _absolute(config.init.model):
+    if not recorded or not config.init.model:
+        return
+    if recorded.model != _absolute(config.init.model):
         _load(config, workdir)
+    elif config.init.checkpoint not in ("best", "last", str(recorded.step)):
+        raise CheckpointError(
+            f"{workdir.root}: began with step {recorded.step:,} of {recorded.model}, not "
+            f"{config.init.checkpoint}; give that as config.init.checkpoint, or choose another --workdir"
+        )
 
 
 def choose(

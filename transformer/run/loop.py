@@ -251,6 +251,8 @@ class Run:
             f"step {step:,}: {why}; back to step {restored.step:,}, past the batches since "
             f"(return {self.health.rollbacks} of {self.config.run.max_rollbacks})"
         )
+        if restored.step:
+            self._judge()
 
     def _check_replicas(self) -> None:
         """Ends the run if devices differ: now and then, and before what one of them has is saved."""

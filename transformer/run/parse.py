@@ -73,7 +73,7 @@ def parse_sentences(
     Args:
       translator: of a model that was trained to write trees as symbols.
       sentences: words, without brackets in them (`escaped`) and without spaces.
-      **options: fields of `DecodeConfig` to change for this call.
+      **options: as `Translator.translate` takes them.
     """
     outputs = translator.translate([" ".join(words) for words in sentences], **options)
     return [
@@ -120,7 +120,7 @@ def _parse(
     pace, repaired, repairs = Pace("parsed", count, "sentences"), 0, Repairs()
     with line_writer(args.output) as write:
         for block in blocks:
-            found = parse_sentences(translator, block, **options)
+            found = parse_sentences(translator, block, first_line=pace.done, **options)
             if args.output or not args.gold:
                 write([str(each[0]) if each else "" for each in found])
             needed = [each[1] for each in found if each and each[1] != Repairs()]

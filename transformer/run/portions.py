@@ -66,10 +66,10 @@ def continue_output(source: str | None, output: str | None, each: int, maker: Ma
       maker: all that outputs depend on besides the input, as JSON values.
 
     Raises:
-      ConfigError: if one of the files is a standard stream.
+      ConfigError: if one of the files is a stream.
       DataError: if the output was made of another input, by another model, or with other options.
     """
-    if source is None or output is None:
+    if source is None or output is None or is_stream(source):
         raise ConfigError("--resume: needs --input and --output, two files")
     with open(source, "rb") as file:
         wanted = {"input": hashlib.file_digest(file, "sha256").hexdigest(), **maker}

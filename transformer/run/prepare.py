@@ -58,7 +58,8 @@ def prepare_data(config: Config, workdir: Workdir, note: Note) -> PreparedData:
         encoded = []
         for i, corpus in enumerate(corpora):
             part = encode_corpus(corpus, tokenizer, config, workdir.data / f"{split}-{i}", note)
-            counts[f"{split} {corpus.name}"] = part.counts
+            name = f"{split} {corpus.name}"
+            counts[f"{name} ({i + 1})" if name in counts else name] = part.counts
             note(describe(split, corpus.name, part.counts))
             encoded.append(part)
         return encoded

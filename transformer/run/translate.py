@@ -113,7 +113,7 @@ def score_files(
         for first in range(0, len(targets), _BLOCK):
             block = slice(first, first + _BLOCK)
             read = None if sources is None else sources[block]
-            scores = scorer.score(read, targets[block], length_penalty=length_penalty)
+            scores = scorer.score(read, targets[block], length_penalty=length_penalty, first_line=first)
             write([f"{s:.6f}" for s in scores])
             likelihood = likelihood.plus(scorer.likelihood(scores, targets[block]))
             pace.add(len(scores))

@@ -126,9 +126,11 @@ def gradients(
 
     # Part p takes rows p, p + parts, ...: every device keeps its own rows.
     split = Batch(*(x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1) for x in batch))
-    zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, trained))
+    # Sums are float32, whatever the parameters are.
+    empty = jax.tree.map(lambda x: jnp.zeros_like(x, jnp.promote_types(x.dtype, jnp.float32)), trained)
+    zero = ((jnp.zeros(()), jnp.zeros(())), empty)
     ((loss, nll), grads), _ = jax.lax.scan(body, zero, (split, jnp.arange(parts)))
-    return {"loss": loss, "nll": nll}, grads
+    return {"loss": loss, "nll": nll}, jax.tree.map(lambda g, x: g.astype(x.dtype), grads, trained)
 
 
 def train_step(

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from transformer.config import DataConfig, TokenizerConfig
+from transformer.config import Config, DataConfig, ModelConfig, TokenizerConfig
+from transformer.data.augmentation import augmentation
 from transformer.data.pipeline import training_batches
 from transformer.data.subwords import SubwordDropout, split_pieces, split_table
 from transformer.data.tokenizer import Tokenizer, train_tokenizer
@@ -93,6 +94,18 @@ def test_nothing_outgrows_the_row():
             split = split_pieces(ids, table, 0.7, np.random.default_rng(seed), longest)
             assert len(split) <= longest
             assert made.decode_target([split.tolist()]) == [LINES[0]]
+
+
+def test_nothing_outgrows_what_the_model_has_places_for():
+    """However much longer the rows are that sentences share."""
+    made = tokenizer("bpe")
+    ids = np.array(made.encode_source([LINES[0]])[0], np.int32)
+    config = Config(ModelConfig(max_length=len(ids) + 2), data=DataConfig(row_length=64, subword_dropout=0.7))
+    augment = augmentation(config, made)
+    lengths = {
+        len(augment(({"src": ids, "tgt": ids}, 0), np.random.default_rng(i))["src"]) for i in range(20)
+    }
+    assert len(ids) < max(lengths) <= len(ids) + 2
 
 
 class Encoded:

@@ -1,17 +1,20 @@
 """CTranslate2 gives the translations of the models that were exported for it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import hf_folders
 import marian_folder
 import own_models
+import plain_folder
 import pytest
 
 from transformer.errors import CheckpointError
 from transformer.exchange.card import Said
 from transformer.exchange.export_ctranslate2 import export_ctranslate2
-from transformer.exchange.importing import import_marian
+from transformer.exchange.importing import import_hf, import_marian
+from transformer.inference.model_directory import load_model
 from transformer.inference.translator import Translator
 
 ctranslate2 = pytest.importorskip("ctranslate2", reason="ctranslate2, an extra, is not installed")
@@ -80,6 +83,23 @@ def test_as_its_users_do(tmp_path: Path) -> None:
     ours = Translator.load(tmp_path / "ours").translate(lines)
     for result, text in zip(found, ours, strict=True):
         assert text.startswith(target.decode(result.hypotheses[0][:9]).strip()[:5])
+
+
+def test_the_card_shows_all_that_stands_around_a_sentence(tmp_path: Path) -> None:
+    """The lines that it gives are run as they are, and write what we do."""
+    import_hf(plain_folder.write_bart(tmp_path / "theirs", ["a b"]), tmp_path / "ours", note=str)
+    export_ctranslate2(tmp_path / "ours", tmp_path / "ct2", "best", "float32", Said())
+    card = (tmp_path / "ct2" / "README.md").read_text()
+    assert "translate_batch([['<s>'] + pieces + ['</s>']], target_prefix=[['<s>']])" in card
+    (lines,) = re.findall(r"```\n(import.*?)```", card, re.DOTALL)
+    loaded, folder = load_model(tmp_path / "ours"), tmp_path / "ct2"
+    pieces = loaded.tokenizer.source_pieces(range(loaded.tokenizer.source_vocab))
+    here: dict[str, Any] = {"pieces": [*"abba"]}
+    options = "beam_size=1, max_decoding_length=9, target_prefix"
+    exec(lines.replace('"ct2"', repr(str(folder))).replace("target_prefix", options), here)
+    (ours,) = Translator.of(loaded).translate(["abba"], beam_size=1)
+    theirs = loaded.tokenizer.decode_target([[pieces.index(piece) for piece in here["best"]]])[0]
+    assert len(theirs) > 3 and ours.startswith(theirs[:4])
 
 
 def test_quantized_and_refused(tmp_path: Path) -> None:

@@ -74,6 +74,25 @@ def test_all_reasons_are_told_together(tmp_path):
         assert reason in message
 
 
+def test_copies_must_be_copies(tmp_path):
+    arrays = plain_folder.tensors()
+    names = "lm_head.weight", "model.encoder.embed_tokens.weight"
+    copies = dict.fromkeys(names, arrays["model.shared.weight"])
+    import_hf(plain_folder.write(tmp_path / "copies", arrays | copies), tmp_path / "to", note=quiet)
+    for name in names:
+        other = arrays | copies | {name: arrays["model.shared.weight"] + 1}
+        message = refused(plain_folder.write(tmp_path / name, other), tmp_path / "other")
+        assert f"{name}: the settings tie it to model.shared.weight, whose numbers are others" in message
+
+
+@pytest.mark.parametrize(
+    "changes, limit", [({}, 0), ({"max_length": 20}, 19), ({"max_length": 9, "max_new_tokens": 30}, 30)]
+)
+def test_the_longest_output(tmp_path, changes, limit):
+    import_hf(plain_folder.write(tmp_path / "from", **changes), tmp_path / "to", note=quiet)
+    assert load_model(tmp_path / "to").config.decode.length_limit == limit
+
+
 def test_tensors_that_do_not_fit(tmp_path):
     arrays = plain_folder.tensors()
     arrays["model.encoder.gate"] = np.zeros(3, np.float32)
@@ -314,3 +333,12 @@ def test_the_language_of_madlad(tmp_path):
     assert other.encode_source(["the dog"]) == [ids[1:]]
     with pytest.raises(CheckpointError, match="'dee' is not known; did you mean 'de'"):
         t5_tokenizer(Foreign(tmp_path), (53, 53), ("", "dee"))
+
+
+def test_a_vocabulary_of_another_form(tmp_path):
+    """One of a unigram model where byte pairs are read."""
+    folder = plain_folder.write_bart(tmp_path / "from", ["a b"], whole=True)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"] = [[piece, 0.0] for piece in content["model"]["vocab"]]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    assert "only byte pairs cut as GPT-2's" in refused(folder, tmp_path / "to")

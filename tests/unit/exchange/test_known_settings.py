@@ -206,6 +206,13 @@ KNOWN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         | dict(model_type="umt5"),
         dict(relative_shared=False, scale_logits=False, tied_embeddings="inputs"),
     ),
+    "umt5-small, saved by transformers 5.24": (
+        _like_t5(
+            8, 6, 1024, 512, num_decoder_layers=8, vocab_size=256384, scalable_attention=True, **_GATED_TOO
+        )
+        | dict(model_type="umt5", tie_word_embeddings=True, scale_decoder_outputs=False),
+        dict(relative_shared=False, scale_logits=False, tied_embeddings="all"),
+    ),
 }
 OWN_OUTPUT = {"t5-v1_1-base", "flan-t5-small", "mt5-small", "byt5-small", "madlad400-3b-mt", "umt5-small"}
 

@@ -89,6 +89,8 @@ def test_a_pipe_is_read_once(source, tmp_path, capsys):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     sender = threading.Thread(target=lambda: pipe.write_text(source.read_text()), daemon=True)
+    with pytest.raises(ConfigError, match="--resume: needs --input and --output, two files"):
+        run(pipe, tmp_path / "output", resume=True)
     sender.start()
     output = run(pipe, tmp_path / "output")
     assert re.search(r"^translated \d+ lines  [0-9.]+ lines/s$", capsys.readouterr().err, re.MULTILINE)

@@ -110,5 +110,7 @@ def test_learned_positions_end(learned):
     assert scorer.score([fits], [fits]) == pytest.approx(expected, abs=1e-3)
     with pytest.raises(DataError, match="target line 2: has 17 tokens, the model learned positions for 16"):
         scorer.score([fits, fits], [fits, long])
+    with pytest.raises(DataError, match="target line 2050: has 17 tokens"):
+        scorer.score([fits, fits], [fits, long], first_line=2048)
     with pytest.raises(DataError, match="source line 1: has 17 tokens"):
         scorer.score([long], [fits])

@@ -175,6 +175,23 @@ def test_long_lines_are_split_counted_and_joined(loaded):
     assert_same([found[2]], [sorted(joined, key=lambda t: t.score, reverse=True)])
 
 
+def test_every_part_of_a_line_keeps_the_language_that_it_begins_with(loaded, monkeypatch):
+    monkeypatch.setattr(type(loaded.tokenizer), "language", lambda _, line: "ant" * line.startswith("ant "))
+    translator, longest = Translator.of(loaded), loaded.config.model.max_length
+    parts = [f"{' '.join((3 * WORDS)[i : i + 13])} fox." for i in range(1, 4)]
+    marked = [f"ant {part}" for part in parts]
+    assert {len(ids) for ids in loaded.tokenizer.encode_source(marked)} == {longest}
+    found = translator.translate([f"ant {' '.join(parts)}"], beam_size=1)
+    assert translator.num_split == 1
+    assert found == [" ".join(translator.translate(marked, beam_size=1))]
+
+
+def test_samples_depend_on_the_number_of_a_line(translator):
+    drawn = translator.translate(LINES, temperature=1.5)
+    assert translator.translate(LINES[5:], 5, temperature=1.5) == drawn[5:]
+    assert translator.translate(LINES[5:], temperature=1.5) != drawn[5:]
+
+
 def test_equal_parts_of_a_line_are_different_samples(translator):
     """Otherwise the line's output were one text four times over."""
     words = translator.translate([" ".join(4 * [PARTS[0]])], temperature=1.5)[0].split()

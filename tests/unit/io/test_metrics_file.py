@@ -96,6 +96,21 @@ def test_a_clean_file_is_not_touched(tmp_path):
     assert (tmp_path / "metrics.jsonl").stat().st_ino == before.st_ino
 
 
+def test_what_is_recorded_beside_a_run_takes_nothing_out(tmp_path):
+    """An evaluation, say: the run may since have been given fewer steps than it has done."""
+    file = MetricsFile(tmp_path, 0)
+    file.record("train", 20, {})
+    file.record("test", 20, {"bleu": 1})
+    beside = MetricsFile(tmp_path, None)
+    beside.record("test", 10, {"bleu": 2})
+    assert beside.removed == {}
+    assert [(line["split"], line["step"]) for line in read_metrics(tmp_path)] == [
+        ("train", 20),
+        ("test", 20),
+        ("test", 10),
+    ]
+
+
 def test_the_same_split_and_step_again_replaces_the_line(tmp_path):
     MetricsFile(tmp_path, 0).record("test", 9, {"bleu": 1})
     again = MetricsFile(tmp_path, 9)

@@ -79,7 +79,7 @@ def test_a_tree_a_line_in_order_and_nothing_else(translator, parse, tmp_path):
         "",
     ]
     assert "3 sentences parsed, 1 tree repaired: 1 missing tags, 2 unclosed\n" in err
-    assert translator.options == {"beam_size": 21}
+    assert translator.options == {"first_line": 0, "beam_size": 21}
 
 
 def test_from_standard_input_to_standard_output(translator, parse, monkeypatch):

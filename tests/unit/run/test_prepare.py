@@ -72,3 +72,9 @@ def test_a_text_that_changed_is_refused_and_one_that_was_touched_is_not(tmp_path
             start(config, tmp_path / "run")
     text.write_bytes(content)
     start(config, tmp_path / "run")
+
+
+def test_a_file_that_is_named_twice_is_counted_twice(tmp_path):
+    twice = {"train_source": ("a", "a"), "train_target": ("b", "b"), "train_weights": (1.0, 3.0)}
+    counts = start(make_config(tmp_path / "data", 10, **twice), tmp_path / "run").counts
+    assert list(counts) == ["train a|b", "train a|b (2)"]
