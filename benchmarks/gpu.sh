@@ -7,9 +7,10 @@
 # transformers; without it benchmarks/peers/.venv-torch, or PyTorch is skipped. PYTHON: the project's own.
 # Results also go to benchmarks/scratch/gpu/.
 set -euo pipefail
+data=$(realpath "${1:?usage: bash benchmarks/gpu.sh DATA [TORCH_PYTHON]}")
+torch=${2:+$(realpath --no-symlinks "$2")}
 cd "$(dirname "$0")/.."
-data=${1:?usage: bash benchmarks/gpu.sh DATA [TORCH_PYTHON]}
-torch=${2:-benchmarks/peers/.venv-torch/bin/python}
+torch=${torch:-benchmarks/peers/.venv-torch/bin/python}
 python=${PYTHON:-python}
 out=benchmarks/scratch/gpu
 mkdir -p "$out"

@@ -1,9 +1,9 @@
 """Multi30k, English to German, tokenised: multi30k_en_de_tiny trained on, with its own translations beside.
 
-    transformer train --config configs/multi30k_en_de_tiny.py --workdir runs/multi30k_en_de_tiny \\
+    transformer train --config configs/multi30k_en_de_tiny.py --workdir runs/multi30k_en_de_tiny \
         --config.run.num_steps=10000 --config.data.subword_dropout_epochs=60
     gzip -dk data/multi30k/train.lc.norm.tok.en.gz
-    transformer translate --model runs/multi30k_en_de_tiny --checkpoint last \\
+    transformer translate --model runs/multi30k_en_de_tiny --checkpoint last \
         --input data/multi30k/train.lc.norm.tok.en --output data/multi30k/train.distilled.de
     transformer train --config configs/multi30k_en_de_distilled.py --workdir runs/multi30k_en_de_distilled
     transformer average --model runs/multi30k_en_de_distilled --last 10 --output runs/distilled-mean

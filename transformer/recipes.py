@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformer.config import BASE_SECTIONS, PRESETS, Config, default_config
+from transformer.config import BASE_SECTIONS, PRESET_SIZES, Config, default_config
 from transformer.config_mapping import from_config_dict
 from transformer.continuation import FREE
 from transformer.errors import CheckpointError, ConfigError, did_you_mean
@@ -36,7 +36,8 @@ def load_config(recipe: str, overrides: Sequence[str], base: Mapping[str, Any] |
         section, _, name = key.partition(".")
         commands[section, name] = config.setdefault(section, {})[name] = value
     if model := config.get("init", {}).get("model"):
-        base = base or _settings(Path(str(model)).expanduser())
+        model = config["init"]["model"] = str(Path(str(model)).expanduser())
+        base = base or _settings(Path(model))
         defaults = default_config()
         own_pieces = config["init"].get("vocabulary") == "transplant"
         for section in [name for name in BASE_SECTIONS if name != "tokenizer" or not own_pieces]:
@@ -48,8 +49,9 @@ def load_config(recipe: str, overrides: Sequence[str], base: Mapping[str, Any] |
                 or name not in usual
                 or (f"{section}.{name}" in FREE and value != usual[name])
             }
-            preset = PRESETS.get(stated.get("preset", ""), {}) if section == "model" else {}
-            config[section] = {**base[section], **preset, **stated}
+            open_ones = PRESET_SIZES if "preset" in stated else ()
+            kept = {name: value for name, value in base[section].items() if name not in open_ones}
+            config[section] = {**kept, **stated}
     return from_config_dict(config)
 
 

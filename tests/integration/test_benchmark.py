@@ -81,6 +81,10 @@ def test_synthetic_data_need_no_files(recipe, tmp_path, capsys):
         (["--config=configs/quickstart.py", "--mean_length=9"], "--mean_length: belongs to --data synthetic"),
         (["--preset=tiny", "--mesh=2x1"], "must be DATAxFSDPxTENSOR"),
         (["--preset=tiny", "--mesh=64x1x1"], "needs 64 devices"),
+        (
+            ["--preset=tiny", "--mesh=1x1x1", "--config.mesh.sequence=2"],
+            "--mesh 1x1x1: has no axis for config.mesh.sequence 2",
+        ),
         (["--preset=tiny", "--warmpu=2"], "did you mean '--warmup'"),
         (["--preset=tiny", "--json=/nowhere/at/all.json"], "no folder that can be written to"),
         (["--preset=tiny", "--config.model.d_modle=2"], "did you mean 'd_model'"),

@@ -160,7 +160,7 @@ def test_mistakes(settings, base, tmp_path):
         train(start(settings, base, tokenizer=small), str(tmp_path / "d"))
 
 
-def test_settings_come_from_the_base(settings, base, tmp_path):
+def test_settings_come_from_the_base(settings, base, tmp_path, monkeypatch):
     data = settings["data"]
     other = {"model": {"dropout_rate": 0.3, "preset": "small", "norm": "pre"}, "tokenizer": {"vocab_size": 9}}
     recipe = write_recipe(tmp_path / "mine.py", {**other, "data": data})
@@ -176,6 +176,9 @@ def test_settings_come_from_the_base(settings, base, tmp_path):
     recorded = {"model": dataclasses.asdict(plain.model), "tokenizer": {}, "decode": beams}
     assert load_config(str(recipe), given[:1], recorded).decode.beam_size == 2
     assert load_config(str(recipe), given, recorded).decode.beam_size == 4  # stated, though the default
+    assert load_config(str(recipe), [given[0], "--config.model.preset=base"]).model.d_model == 512
+    monkeypatch.setenv("HOME", str(base.parent))  # where "~" is: it is written out once, for all who read it
+    assert load_config(str(recipe), [f"--config.init.model=~/{base.name}"]).init.model == str(base)
     with pytest.raises(ConfigError, match=r"nowhere: has no config.json; give the folder of a run"):
         load_config(str(recipe), ["--config.init.model=nowhere"])
 

@@ -61,6 +61,7 @@ class SyntheticCorpus(EncodedCorpus):
         seed: int,
         pairs: int = _PAIRS,
         has_sources: bool = True,
+        longest_target: int = 0,
     ):
         """Draws the pairs.
 
@@ -71,11 +72,13 @@ class SyntheticCorpus(EncodedCorpus):
           seed: of everything that is drawn.
           pairs: how many.
           has_sources: if not, sources are left empty, and all else is the same.
+          longest_target: pieces of a target at most, where that is another number; 0: it is not.
         """
         rng = np.random.default_rng(seed)
         source = mean_length * np.exp(SPREAD * rng.standard_normal(pairs) - SPREAD**2 / 2)
         target = source * np.exp(RATIO_SPREAD * rng.standard_normal(pairs) - RATIO_SPREAD**2 / 2)
-        self._lengths = np.clip(np.rint(np.stack([source, target], 1)), 2, longest).astype(int)
+        most = [longest, longest_target or longest]
+        self._lengths = np.clip(np.rint(np.stack([source, target], 1)), 2, most).astype(int)
         frequencies = 1 / (np.arange(vocab - EOS_ID - 1) + 1 + _SHIFT)
         drawn = rng.choice(len(frequencies), _POOL + longest, p=frequencies / frequencies.sum())
         self._pool = (EOS_ID + 1 + drawn).astype(np.int32)
@@ -119,7 +122,8 @@ def synthetic_material(config: Config, mean_length: float) -> Material:
             f"longer sentences need --config.model.max_length={2 * mean_length:.0f} or so"
         )
     has_sources = config.data.has_sources
-    corpus = SyntheticCorpus(vocab, mean_length, longest, config.data.seed, has_sources=has_sources)
+    form: dict[str, Any] = dict(has_sources=has_sources, longest_target=config.data.target_length)
+    corpus = SyntheticCorpus(vocab, mean_length, longest, config.data.seed, **form)
     side = "source" if has_sources else "target"
     origin = f"synthetic, lengths log-normal, {mean_length:g} {side} pieces on the mean"
     return Material(vocab, vocab, [corpus], None, None, origin)

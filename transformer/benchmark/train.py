@@ -17,10 +17,12 @@ from transformer.benchmark.peak import measure_gemm_peak
 from transformer.benchmark.resources import counted_compilations, peak_memory
 from transformer.benchmark.timing import Stepper, run_window
 from transformer.config import Config
+from transformer.data.pipeline import row_lengths
 from transformer.errors import ConfigError
 from transformer.io.allocator import keep_freed_memory
 from transformer.io.devices import (
     check_attention,
+    check_lengths,
     check_sizes,
     make_mesh,
     mesh_overrides,
@@ -51,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     mesh = choose_mesh(args.mesh, config)
     keep_freed_memory(mesh)
     check_attention(mesh, config.model)
+    check_lengths(mesh.shape, config.model, row_lengths(config.data, config.row_length))
     progress = Progress(None, time.monotonic)
     try:
         material = choose_material(args, config, progress)
@@ -86,6 +89,11 @@ def choose_mesh(text: str | None, config: Config) -> Mesh:
     """
     if (sizes := parse_mesh(text)) is None:
         return make_mesh(config.mesh)
+    if config.mesh.sequence != 1:
+        raise ConfigError(
+            f"--mesh {text}: has no axis for config.mesh.sequence {config.mesh.sequence}; give all sizes "
+            "in config.mesh, or set config.mesh.sequence=1"
+        )
     wanted, devices = math.prod(sizes), jax.devices()
     if wanted > len(devices):
         remedy = f"; XLA_FLAGS=--xla_force_host_platform_device_count={wanted} simulates them"

@@ -117,6 +117,8 @@ def _opened(data: DataConfig, split: Split, unpacked: Path) -> Finding:
     except UserError as error:
         return Finding("problem", f"data {split}", str(error))
     text = ", ".join(f"{corpus.name}: {len(corpus):,} pairs" for corpus in corpora)
+    if not all(map(len, corpora)):
+        return Finding("problem", f"data {split}", text, "put text in, or name other files")
     return Finding("ok", f"data {split}", text or "none is named")
 
 

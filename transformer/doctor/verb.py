@@ -76,11 +76,13 @@ def _examine(recipe: str | None, overrides: Sequence[str], root: str | None) -> 
     from transformer.doctor.checks import check_host
     from transformer.doctor.children import check_sum, find_devices
     from transformer.doctor.host import Host
+    from transformer.io.workdir import Workdir
     from transformer.recipes import load_config
 
     if recipe is None and overrides:
         raise ConfigError(f"{overrides[0]}: needs --config FILE")
-    config = load_config(recipe, overrides) if recipe is not None else None
+    origin = Workdir(root).load_origin() if root else None  # as `train` does
+    config = load_config(recipe, overrides, origin and origin.settings) if recipe is not None else None
     _say("asking JAX for its devices ...")
     host = Host(find_devices(os.environ))
     yield from check_host(host)

@@ -63,8 +63,9 @@ def parse_mesh(text: str | None) -> tuple[int, int, int] | None:
 
 
 def mesh_overrides(sizes: tuple[int, int, int]) -> list[str]:
-    """Returns the words of a command line that ask for such a mesh."""
-    return [f"--config.mesh.{axis}={size}" for axis, size in zip(MESH_AXES, sizes, strict=True)]
+    """Returns the words of a command line that ask for such a mesh, without an axis `sequence`."""
+    given = {**dict(zip(MESH_AXES, sizes, strict=True)), SEQUENCE: 1}
+    return [f"--config.mesh.{axis}={size}" for axis, size in given.items()]
 
 
 def simulated(count: int, environment: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding
 
+from transformer.axes import SEQUENCE
 from transformer.config import Config
 from transformer.config_mapping import to_dict
 from transformer.data.encoded import left_out
@@ -102,7 +103,8 @@ def state_lines(model: Transformer, config: Config, mesh: Mesh, rows: int, row_l
 
     optim, own = config.optim, rows // row_shards(mesh) // config.optim.accumulation_steps
     lengths = side_lengths(config.data, row_length)
-    whole = memory_estimate(model, optim.name, own, *lengths, optim.ema_decay > 0, optim.loss_chunk)
+    held_lengths = lengths[0] // mesh.shape.get(SEQUENCE, 1), lengths[1]
+    whole = memory_estimate(model, optim.name, own, *held_lengths, optim.ema_decay > 0, optim.loss_chunk)
     held = {
         "parameters": _tree_bytes(state.params, shardings.params),
         "parameters that stay": _tree_bytes(state.fixed, shardings.fixed),

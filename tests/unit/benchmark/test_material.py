@@ -29,6 +29,11 @@ def test_pieces_follow_zipf_and_end_with_the_end_mark():
     assert counts[4] / counts[4 + 9] == pytest.approx((10 + 2.7) / (1 + 2.7), rel=0.1)
 
 
+def test_targets_have_a_limit_of_their_own():
+    lengths = np.array([(len(s), len(t)) for s, t in SyntheticCorpus(99, 30, 64, 1, longest_target=16)])
+    assert lengths.max(0).tolist() == [64, 16]
+
+
 def test_the_same_seed_draws_the_same():
     def flat(seed: int) -> list[int]:
         return [n for pair in SyntheticCorpus(50, 8, 16, seed, pairs=20) for ids in pair for n in ids]

@@ -192,6 +192,9 @@ def test_data_files_are_counted_side_by_side(tmp_path):
     assert "without a file of the other side" in found[2][2] and "none.de: no such file" in found[3][2]
     tsv = [f.line() for f in needs.check_data(DataConfig(kind="tsv", train_tsv=str(tmp_path / "a.en")))]
     assert "3 pairs" in tsv[0] and "none is named" in tsv[1]
+    lines = DataConfig(root=str(tmp_path), kind="lines", train_target=("b.en", "empty"))
+    found = [(f.status, f.text) for f in needs.check_data(lines)]
+    assert found[0] == ("problem", "b.en: 1 pairs, empty: 0 pairs")
 
 
 def test_a_checkpoint_is_as_large_as_its_arrays():

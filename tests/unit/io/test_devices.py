@@ -16,7 +16,12 @@ def test_the_cpu_gets_as_many_devices_as_are_asked_for():
 def test_meshes_in_words():
     assert parse_mesh(None) is None
     assert parse_mesh("2x4x1") == (2, 4, 1)
-    words = ["--config.mesh.data=2", "--config.mesh.fsdp=4", "--config.mesh.tensor=1"]
+    words = [
+        "--config.mesh.data=2",
+        "--config.mesh.fsdp=4",
+        "--config.mesh.tensor=1",
+        "--config.mesh.sequence=1",
+    ]
     assert mesh_overrides((2, 4, 1)) == words
 
 
