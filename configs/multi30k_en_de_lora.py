@@ -1,15 +1,20 @@
-"""Multi30k, English to German, fine-tuned with adapters (LoRA) of 4.5 % of its size.
+"""Multi30k, English to German, fine-tuned with adapters (LoRA) of 4.86 % of its size.
 
-    transformer train --config configs/tatoeba_en_de_tiny.py --workdir runs/tatoeba_en_de_tiny
+    transformer train --config configs/tatoeba_en_de_tiny.py --workdir runs/tatoeba_en_de_wide \
+        --config.tokenizer.vocab_size=2000 --config.model.max_length=96 \
+        --config.model.d_model=512 --config.model.d_ff=2048 --config.model.num_heads=8 \
+        --config.model.num_encoder_layers=3 --config.model.num_decoder_layers=3 \
+        --config.optim.learning_rate=0.0012 --config.optim.warmup_steps=300 --config.run.num_steps=1000
     transformer train --config configs/multi30k_en_de_lora.py --workdir runs/multi30k_en_de_lora
     transformer evaluate --model runs/multi30k_en_de_lora --checkpoint last
 
 Data: as in multi30k_en_de.py, in data/multi30k (elsewhere: --config.data.root=DIR). Sizes and tokenizer are
 those of the first run.
 
-Hardware, time, score: Not run here.
-(But for 700 steps, which brought it to a training perplexity of 32; fine-tuning everything in the same pieces
-had 15 then.)
+Reached: 31.20 BLEU on the dev set, of which the base has 9.71, and 31.34 after everything was fine-tuned for
+600 of these steps (docs/experiments.md); the test sets were not scored. An hour for the base on 2 CPU cores
+(AMD EPYC), 1 h 53 min for the adapters on one of them, jax 0.10.2.
+nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0
 """
 
 from ml_collections import ConfigDict
@@ -21,21 +26,22 @@ TESTS = ("test_2016_flickr", "test_2017_flickr", "test_2017_mscoco")
 
 def get_config() -> ConfigDict:
     config = default_config()
-    config.init.model = "runs/tatoeba_en_de_tiny"
-    config.lora.rank = 4
-    config.lora.alpha = 8.0
+    config.init.model = "runs/tatoeba_en_de_wide"
+    config.lora.rank = 16
+    config.lora.alpha = 32.0
     config.lora.targets = "kernel$|embedding$"
+    config.model.dropout_rate = 0.0  # so few numbers do not overfit
     config.data.root = "data/multi30k"
     for side, language in (("source", "en"), ("target", "de")):
         config.data[f"train_{side}"] = (f"train.{language}.gz",)
         config.data[f"dev_{side}"] = (f"val.{language}.gz",)
         config.data[f"test_{side}"] = tuple(f"{test}.{language}.gz" for test in TESTS)
-    config.data.subword_dropout = 0.1
-    config.optim.learning_rate = 0.005
+    config.data.batch_tokens = 2048
+    config.optim.learning_rate = 0.0025
     config.optim.schedule = "cosine"
-    config.optim.warmup_steps = 100
+    config.optim.warmup_steps = 50
     config.optim.clip_norm = 1.0
-    config.run.num_steps = 5000  # as many as multi30k_en_de
-    config.run.save_every = 250
+    config.run.num_steps = 1700
+    config.run.save_every = 100
     config.decode.beam_size = 5
     return config
