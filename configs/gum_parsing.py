@@ -16,7 +16,8 @@ paper, for 2 CPU cores and a quarter of its trees: d_model 128 instead of 1024, 
 more dropout, pre-norm.
 
 Reached: perplexity 1.52 a symbol on dev; with beam 21 F1 40.11 on dev (precision 43.18, recall 37.44), 38.39
-on test, by genre in docs/parsing.md; half of the trees had to be repaired. 89 min on one of 2 CPU cores (AMD EPYC), jax 0.10.2.
+on test, by genre in docs/parsing.md; half of the trees had to be repaired. 89 min on one of 2 CPU cores (AMD
+EPYC), jax 0.10.2.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,6 @@
 """Multi30k, English to German, fine-tuned with adapters (LoRA) of 4.86 % of its size.
 
-    transformer train --config configs/tatoeba_en_de_tiny.py --workdir runs/tatoeba_en_de_wide \
-        --config.tokenizer.vocab_size=2000 --config.model.max_length=96 \
-        --config.model.d_model=512 --config.model.d_ff=2048 --config.model.num_heads=8 \
-        --config.model.num_encoder_layers=3 --config.model.num_decoder_layers=3 \
-        --config.optim.learning_rate=0.0012 --config.optim.warmup_steps=300 --config.run.num_steps=1000
+    transformer train --config configs/tatoeba_en_de_wide.py --workdir runs/tatoeba_en_de_wide
     transformer train --config configs/multi30k_en_de_lora.py --workdir runs/multi30k_en_de_lora
     transformer evaluate --model runs/multi30k_en_de_lora --checkpoint last
 
