@@ -8,7 +8,7 @@ Data: as in multi30k_en_de.py, in data/multi30k (elsewhere: --config.data.root=D
 those of the first run.
 
 Reached: 31.20 BLEU on the dev set, of which the base has 9.71, and 31.34 after everything was fine-tuned for
-600 of these steps (docs/experiments.md); the test sets were not scored. An hour for the base on 2 CPU cores
+600 of these steps (docs/experiments.md); the test sets were not scored. 55 min for the base on 2 CPU cores
 (AMD EPYC), 1 h 53 min for the adapters on one of them, jax 0.10.2.
 nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0
 """

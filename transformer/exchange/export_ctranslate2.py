@@ -266,7 +266,8 @@ def ctranslate2_runtime(folder: Path, loaded: LoadedModel, quantization: str) ->
     ids, special = {name: i for i, name in enumerate(names[1])}, loaded.tokenizer.special
     kind = {"float16": "float32"}.get(quantization, quantization)
     translator = ctranslate2.Translator(str(folder), device="cpu", compute_type=kind)
-    marked, begin = _has_end_alone(special), _names(loaded.tokenizer, 1, special.target_prefix)
+    marked = _has_end_alone(special)
+    begin = [names[1][i] for i in special.target_prefix]
 
     def spelled(sources: Ids) -> list[list[str]]:
         return [[names[0][i] for i in (row[:-1] if marked else row)] for row in sources]
