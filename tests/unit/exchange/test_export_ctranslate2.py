@@ -94,7 +94,8 @@ def test_the_card_shows_all_that_stands_around_a_sentence(tmp_path: Path) -> Non
     (lines,) = re.findall(r"```\n(import.*?)```", card, re.DOTALL)
     loaded, folder = load_model(tmp_path / "ours"), tmp_path / "ct2"
     pieces = loaded.tokenizer.source_pieces(range(loaded.tokenizer.source_vocab))
-    here: dict[str, Any] = {"pieces": [*"abba"]}
+    (ids,) = loaded.tokenizer.encode_source(["abba"])
+    here: dict[str, Any] = {"pieces": loaded.tokenizer.source_pieces(ids[1:-1])}
     options = "beam_size=1, max_decoding_length=9, target_prefix"
     exec(lines.replace('"ct2"', repr(str(folder))).replace("target_prefix", options), here)
     (ours,) = Translator.of(loaded).translate(["abba"], beam_size=1)
