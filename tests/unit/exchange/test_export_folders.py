@@ -82,3 +82,12 @@ def test_what_fits_no_family_is_refused_with_all_reasons(tmp_path):
     assert "config.model.norm is 'pre', not 'post'; config.model.positions is 'learned', not " in message
     assert "configs/hf_compatible.py is a recipe for models that fit" in message and "\n" not in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours"]
+
+
+@pytest.mark.parametrize("limit, longest", [(0, 64), (30, 31)])
+def test_the_longest_output_is_theirs(tmp_path, limit, longest):
+    """Which counts the decoder's start, and is the model's own length where ours has no limit."""
+    own_models.write(tmp_path / "ours", dict(length_limit=limit), norm_epsilon=1e-5)
+    export_hf(tmp_path / "ours", tmp_path / "theirs", note=quiet)
+    search = json.loads((tmp_path / "theirs" / "generation_config.json").read_text())
+    assert search["max_length"] == longest

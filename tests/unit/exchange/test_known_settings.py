@@ -144,6 +144,14 @@ KNOWN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             norm="pre", positions="sinusoidal_halves", position_offset=2, activation="relu", max_length=1024
         ),
     ),
+    "m2m100 without what is its default": (
+        {
+            key: value
+            for key, value in _like_bart(12, 16, 4096, 1024, **_M2M | dict(vocab_size=128112)).items()
+            if key not in ("activation_function", "scale_embedding")
+        },
+        dict(activation="relu", scale_embeddings=True),
+    ),
     "m2m100_418M": (
         _like_bart(
             12,
