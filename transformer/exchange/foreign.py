@@ -1,5 +1,6 @@
 """A folder that `save_pretrained` of Hugging Face's transformers wrote: settings of strangers."""
 
+import gc
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -84,7 +85,7 @@ class Foreign:
             content = path.read_bytes()
             if sum(map(content.count, (b",", b":", b"[", b"{"))) > _MOST_VALUES:
                 raise CheckpointError(f"{path}: has too many values; is it the right file?")
-            found = json.loads(content.decode("utf-8"))
+            found = _parsed(content)
         except (OSError, ValueError, RecursionError) as error:
             message = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{path}: cannot be read as JSON: {message}; get it anew") from None
@@ -159,3 +160,14 @@ def words(names: Iterable[str], most: int = 3) -> str:
     listed = sorted(names)
     rest = len(listed) - most
     return ", ".join(name[:100] for name in listed[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _parsed(content: bytes) -> Any:
+    """Returns the value of JSON; it holds no cycles, and looking for some takes longer than reading it."""
+    looks = gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(content.decode("utf-8"))
+    finally:
+        if looks:
+            gc.enable()
