@@ -3,11 +3,13 @@
     python benchmarks/ablation.py run --data DIR                  all rows, three seeds for the paper's
     python benchmarks/ablation.py run --data DIR --rows base,A1 --seeds 0,1
     python benchmarks/ablation.py table --docs docs/ablation.md   the table, of what there is so far
+    python benchmarks/ablation.py table --kept docs/ablation.jsonl ...   and of runs whose folder is gone
 
 DIR holds Multi30k's tokenised text, as configs/multi30k_en_de_tiny.py has it. Every run is a `transformer
 train` of its own in FOLDER/ROW/SEED and leaves FOLDER/ROW/SEED.json, so that the same command goes on
 where it was stopped: in the middle of a run, too. Words that begin with --config. are given to every run.
-Where such words or --steps change, take another FOLDER.
+Where such words or --steps change, take another FOLDER. The results that FOLDER has, a line of JSON each, are
+put into the file of --kept in place of those of the same row and seed, and the table is of all in the file.
 """
 
 import argparse
@@ -178,12 +180,20 @@ def minutes(row: Row, steps: int) -> float:
     return flops_per_token(model, MEAN_LENGTH, MEAN_LENGTH) * BATCH_TOKENS * steps / SPEED / 60
 
 
-def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Returns the results that are there: {row: one a seed}."""
-    return {
-        row.name: [json.loads(file.read_text()) for file in sorted((folder / row.name).glob("*.json"))]
+def read(folder: Path, kept: Path | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Returns the results that are there: {row: one a seed}; those of `kept` too, where they are all put."""
+    found = {
+        (row.name, int(file.stem)): json.loads(file.read_text())
         for row in ROWS
+        for file in (folder / row.name).glob("*.json")
     }
+    if kept is not None:
+        lines = map(json.loads, kept.read_text().splitlines()) if kept.exists() else ()
+        found = {(line.pop("row"), line.pop("seed")): line for line in lines} | found
+        names = [row.name for row in ROWS]
+        order = sorted(found, key=lambda key: (names.index(key[0]), key[1]))
+        kept.write_text("".join(json.dumps(dict(row=r, seed=s) | found[r, s]) + "\n" for r, s in order))
+    return {row.name: [result for key, result in sorted(found.items()) if key[0] == row.name] for row in ROWS}
 
 
 def table(rows: Sequence[Row], results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
@@ -256,6 +266,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=SEEDS, metavar="I,J"
     )
     parser.add_argument("--docs", type=Path, metavar="FILE", help="table: write it between the marks there")
+    parser.add_argument("--kept", type=Path, metavar="FILE", help="table: results of all folders so far")
     args, others = parser.parse_known_args(words)
     if strange := [word for word in others if not word.startswith("--config.")]:
         parser.error(f"unknown: {' '.join(strange)}")
@@ -268,7 +279,7 @@ def main(words: Sequence[str] | None = None) -> int:
             parser.error("run: needs --data, the folder of Multi30k's text")
         return 0 if run(rows, args, others) else 1
     try:
-        lines = table(rows, read(args.folder))
+        lines = table(rows, read(args.folder, args.kept))
         if args.docs:
             write_between(args.docs, lines)
     except (OSError, ValueError) as error:

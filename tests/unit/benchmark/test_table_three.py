@@ -50,6 +50,31 @@ def test_means_spreads_and_what_was_not_run(tmp_path: Path) -> None:
         ablation.table(rows, {"base": [result(5, 30), result(5, 30, steps=8)]})
 
 
+def test_results_outlive_their_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "kept.jsonl"
+    for folder, row, seed, bleu in (
+        ("a", "C1", 1, 20),
+        ("a", "base", 0, 30),
+        ("b", "C1", 0, 22),
+        ("c", "C1", 1, 24),
+    ):
+        place = tmp_path / folder / row
+        place.mkdir(parents=True)
+        (place / f"{seed}.json").write_text(json.dumps(result(5, bleu)))
+    for folder in "abc":
+        words = ["table", "--folder", str(tmp_path / folder), "--kept", str(kept), "--rows", "base,C1"]
+        assert ablation.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("| base | nothing | 5.00 | 30.0 |")
+    assert "| 23.0 ± 1.4 |" in lines[-1]
+    found = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert [(line["row"], line["seed"], line["bleu"]) for line in found] == [
+        ("base", 0, 30),
+        ("C1", 0, 22),
+        ("C1", 1, 24),
+    ]
+
+
 def test_every_row_is_a_possible_configuration_of_its_own() -> None:
     found = {}
     for row in ablation.ROWS:
