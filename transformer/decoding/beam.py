@@ -10,6 +10,7 @@ from transformer.config import SearchRules
 from transformer.decoding.scores import (
     NEVER,
     Allowed,
+    Follows,
     Hypotheses,
     StepFn,
     last_token,
@@ -44,6 +45,7 @@ def beam_search(
     alpha: float,
     n_best: int | jax.Array,
     allowed: Allowed,
+    follows: Follows | None = None,
     rules: SearchRules = "paper",
 ) -> Hypotheses:
     """Finds the likeliest outputs by beam search.
@@ -62,6 +64,7 @@ def beam_search(
       alpha: exponent of the length penalty.
       n_best: how many outputs are wanted, 1 to W.
       allowed: which outputs there may be.
+      follows: which tokens may come after those of a hypothesis; None: all.
       rules: how length counts, when a row ends, and which candidates may end, see `_may_improve`.
 
     Returns:
@@ -87,7 +90,7 @@ def beam_search(
         token_BW = last_token(state.alive_BWT, state.t, allowed.start)
         logits_BWV, cache = step_fn(token_BW, state.t, state.cache, state.ancestor_BWT, state.context)
         hypotheses = state.log_prob_BW, state.alive_BWT, state.t, state.limit_B
-        start_BW, logits_BWV, may_come = next_token(logits_BWV, *hypotheses, allowed)
+        start_BW, logits_BWV, may_come = next_token(logits_BWV, *hypotheses, allowed, state.context, follows)
         # Of 2 W candidates at most W end, so W that go on are always among them.
         count = min(2 * W, W * logits_BWV.shape[-1])
         top_BC, beam_BC, token_BC = likeliest(start_BW, logits_BWV, may_come, count)

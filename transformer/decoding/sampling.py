@@ -10,6 +10,7 @@ from transformer.config import SearchRules
 from transformer.decoding.scores import (
     NEVER,
     Allowed,
+    Follows,
     Hypotheses,
     StepFn,
     last_token,
@@ -92,6 +93,7 @@ def sample(
     longer: Callable[[Any], Any],
     alpha: float,
     allowed: Allowed,
+    follows: Follows | None = None,
     temperature: float = 0.0,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -100,7 +102,8 @@ def sample(
     """Returns one hypothesis a row: the likeliest token at each step, or a random one.
 
     Args:
-      step_fn, cache, context, limit_B, lengths, longer, alpha, allowed, rules: as in `beam_search`, W = 1.
+      step_fn, cache, context, limit_B, lengths, longer, alpha, allowed, follows, rules: as in `beam_search`,
+        with W = 1.
       key_B: a random key for each row, so that its sample does not depend on the others; unused
         at temperature 0.
       temperature, top_k, top_p: see `restrict`; temperature 0 takes the likeliest token (greedy).
@@ -112,7 +115,8 @@ def sample(
         alone_B1T = jnp.zeros_like(ids_B1T)  # a beam of one place
         logits_B1V, cache = step_fn(token_B1, t, state.cache, alone_B1T, state.context)
         nothing_B1 = jnp.zeros(token_B1.shape)
-        following = next_token(logits_B1V, nothing_B1, ids_B1T, t, state.limit_B, allowed)
+        rest = allowed, state.context, follows
+        following = next_token(logits_B1V, nothing_B1, ids_B1T, t, state.limit_B, *rest)
         if key_B is not None:
             key_B = jax.vmap(jax.random.fold_in, (0, None))(key_B, t)
         token_B, gain_B = _choose(*following, key_B, temperature, top_k, top_p)

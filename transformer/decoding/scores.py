@@ -13,6 +13,8 @@ from transformer.config import SearchRules
 # written). The cache is never reordered: at position s, hypothesis w was at place ancestor_BWT[b, w, s] of
 # the beam. The context is what stays the same from step to step.
 StepFn = Callable[[jax.Array, jax.Array, Any, jax.Array, Any], tuple[jax.Array, Any]]
+# (ids_BWT, t, limit_B, context) -> which tokens may stand at position t of each hypothesis, bool [B, W, V].
+Follows = Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
 NEVER = -1e9  # log-probability of what must not happen; finite, so that sums and gathers stay finite
 
 
@@ -75,6 +77,8 @@ def next_token(
     t: jax.Array,
     limit_B: jax.Array,
     allowed: Allowed,
+    context: Any = (),
+    follows: Follows | None = None,
 ) -> tuple[jax.Array, jax.Array, Callable[[jax.Array], jax.Array]]:
     """Returns what `likeliest` takes: (start_BW, logits_BWV, may_come).
 
@@ -84,12 +88,16 @@ def next_token(
       ids_BWT: the hypotheses so far.
       t: scalar int32.
       limit_B: longest output of each row.
-      allowed: which outputs there may be; what has no probability takes none from the others.
+      allowed: which outputs there may be; what may not be takes no probability from the others.
+      context: of the rows, for `follows`.
+      follows: which tokens may come after those of a hypothesis; None: all.
     """
     logits_BWV = _begun(logits_BWV.astype(jnp.float32), t, allowed.prefix)
     start_BW = log_prob_BW - jax.nn.logsumexp(logits_BWV, axis=-1)
     if allowed.no_repeat_ngram_size:
         logits_BWV = without_repeats(logits_BWV, ids_BWT, t, limit_B, allowed)
+    if follows is not None:
+        logits_BWV = jnp.where(follows(ids_BWT, t, limit_B, context), logits_BWV, NEVER)
     return start_BW, logits_BWV, partial(_may_come, t=t, limit_B=limit_B, allowed=allowed)
 
 

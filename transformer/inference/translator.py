@@ -3,31 +3,27 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from transformer.axes import shard
-from transformer.config import DecodeConfig, ModelConfig
+from transformer.config import DecodeConfig
 from transformer.config_mapping import replace_decode
 from transformer.data.frames import checked
 from transformer.data.tokenizer import Tokenizer
-from transformer.decoding.beam import beam_search
-from transformer.decoding.sampling import sample
-from transformer.decoding.scores import Allowed, Hypotheses, length_penalty
+from transformer.decoding.scores import Hypotheses, length_penalty
 from transformer.errors import ConfigError, DataError
 from transformer.inference.batches import OneAtATime, batches, bucket, num_rows, on_mesh, padded, segments
 from transformer.inference.model_directory import LoadedModel, check_kind, load_model
+from transformer.inference.searching import decode_batch, trees_of
 from transformer.inference.splitting import split_line
-from transformer.model.transformer import Transformer, empty_cache, longer_cache, unrolled, unstack_layers
-from transformer.special_ids import SpecialIds
+from transformer.model.transformer import Transformer, unrolled, unstack_layers
+from transformer.parsing.trees import words_of
+from transformer.parsing.well_formed import TreeSymbols
 
-_MOSTLY_LONGER = 8  # tokens
 _AT_A_TIME = 2  # batches on a CPU: what of one runs on a single core goes beside products of the other
 
 
@@ -48,12 +44,29 @@ class Translation(NamedTuple):
     length: int
 
 
+class _Part(NamedTuple):
+    """What is read at once: a line of the input, or a part of one that is too long.
+
+    Attributes:
+      read: ids, or frames.
+      line: its number, from 0.
+      part: number of the part in its line.
+      words: in it, which is how many a tree stands over.
+    """
+
+    read: Any
+    line: int
+    part: int
+    words: int
+
+
 class Translator:
     """Translates lines of text with one model.
 
     A language model of text alone (`model.prefix` "none") goes on with lines instead: each is the
     beginning of an output, and may be empty. Where sources are frames (`model.source_features`), a line is
-    an array of them, float32 [frames, features].
+    an array of them, float32 [frames, features]. A model of trees writes symbols of a whole tree over the
+    words of its line, and nothing else.
 
     Example:
       >>> translator = Translator.load("runs/quickstart")
@@ -68,14 +81,23 @@ class Translator:
         tokenizer: Tokenizer,
         decode: DecodeConfig,
         mesh: Mesh | None = None,
+        trees: TreeSymbols | None = None,
     ):
-        """Takes a model with its parameters and tokenizer; `decode` are the defaults, `mesh` divides rows."""
+        """Takes a model with its parameters and tokenizer.
+
+        Args:
+          model, params, tokenizer: that belong together.
+          decode: the defaults.
+          mesh: divides rows; None: one device has all.
+          trees: what they are written with (`trees_of`), if the model writes trees.
+        """
         check_kind(model.config, "encoder_decoder", "decoder_only")
         self._model = unrolled(model)
         self._params = unstack_layers(params)
         self._tokenizer = tokenizer
         self._decode = decode
         self._mesh = mesh
+        self._trees = trees
         self._compiling = OneAtATime()
         self.num_split = 0  # input lines so far that had to be split
 
@@ -95,7 +117,8 @@ class Translator:
     @classmethod
     def of(cls, loaded: LoadedModel) -> "Translator":
         """Returns a translator of a model that is loaded already."""
-        return cls(loaded.model, loaded.params, loaded.tokenizer, loaded.config.decode)
+        trees = trees_of(loaded.config, loaded.tokenizer)
+        return cls(loaded.model, loaded.params, loaded.tokenizer, loaded.config.decode, trees=trees)
 
     @property
     def max_length(self) -> int:
@@ -146,19 +169,22 @@ class Translator:
             encoded = self._tokenizer.encode_source(lines)
             parts = [self._split(line, ids) for line, ids in zip(lines, encoded, strict=True)]
         else:
-            parts = [[ids] for ids in self._beginnings(lines, first_line)]
-        numbers = [(first_line + i, j) for i, line in enumerate(parts) for j in range(len(line))]
-        flat = [part for line in parts for part in line]
-        done = iter(self._translate_parts(flat, numbers, n_best, decode))
+            parts = [[(ids, 0)] for ids in self._beginnings(lines, first_line)]
+        flat = [
+            _Part(read, first_line + i, j, words)
+            for i, line in enumerate(parts)
+            for j, (read, words) in enumerate(line)
+        ]
+        done = iter(self._translate_parts(flat, n_best, decode))
         return [_join([next(done) for _ in line], n_best, decode) for line in parts]
 
-    def _split(self, line: str, ids: list[int]) -> list[list[int]]:
-        """Returns the ids of each part of a line: none if it is empty, usually one."""
+    def _split(self, line: str, ids: list[int]) -> list[tuple[Any, int]]:
+        """Returns (ids, number of words) of each part of a line: none if it is empty, usually one."""
         special = self._tokenizer.special
         if not line.strip() or len(ids) == len(special.source_prefix + special.source_suffix):
             return []
         if len(ids) <= self.max_length:
-            return [ids]
+            return [(ids, len(words_of(line)))]
         self.num_split += 1
         language = self._tokenizer.language(line)
         start = language and language + " "  # of every part
@@ -167,14 +193,14 @@ class Translator:
             return self._tokenizer.encode_source([start + text.strip()])[0]
 
         parts = split_line(line[len(language) :], lambda text: len(encode(text)), self.max_length)
-        return [encode(part) for part in parts if part.strip()]
+        return [(encode(part), len(words_of(part))) for part in parts if part.strip()]
 
-    def _cut(self, frames: Any, where: str) -> list[Any]:
+    def _cut(self, frames: Any, where: str) -> list[tuple[Any, int]]:
         """Returns the frames in parts of about the same length: none if there are none, usually one."""
         frames_SC = checked(frames, self._model.config.source_features, where)
         parts = -(-len(frames_SC) // self.max_length)
         self.num_split += parts > 1
-        return np.array_split(frames_SC, parts) if parts else []
+        return [(part, 0) for part in np.array_split(frames_SC, parts)] if parts else []
 
     def _beginnings(self, lines: Sequence[str], first_line: int) -> list[list[int]]:
         """Returns the ids of each line, without the end mark."""
@@ -195,27 +221,22 @@ class Translator:
         return [*ids, *start] if self._model.config.reads_source else [*start, *ids]
 
     def _translate_parts(
-        self,
-        sentences: Sequence[Any],
-        numbers: Sequence[tuple[int, int]],
-        n_best: int,
-        decode: DecodeConfig,
+        self, parts: Sequence[_Part], n_best: int, decode: DecodeConfig
     ) -> list[list[Translation]]:
-        """Translates ids or frames that fit, in batches of like length; `numbers` are of line and part."""
-        results: list[list[Translation]] = [[] for _ in sentences]
-
+        """Translates parts that fit, in batches of like length."""
+        results: list[list[Translation]] = [[] for _ in parts]
         reads_source = self._model.config.reads_source
 
         def run(chosen: Sequence[int]) -> Hypotheses:
-            read = [self._read_first(sentences[i]) for i in chosen]
-            return self._run(read, [numbers[i] for i in chosen], n_best, decode)
+            read = [self._read_first(parts[i].read) for i in chosen]
+            return self._run(read, [parts[i][1:] for i in chosen], n_best, decode)
 
-        all_chosen = list(batches([len(ids) for ids in sentences], decode.batch_size))
+        all_chosen = list(batches([len(part.read) for part in parts], decode.batch_size))
         for chosen, found in zip(all_chosen, self._map(run, all_chosen), strict=True):
             for row, i in enumerate(chosen):
                 ids_WT = found.ids_BWT[row, :n_best]
                 ends_WT = ids_WT == self._tokenizer.special.end
-                begun = [] if reads_source else sentences[i]
+                begun = [] if reads_source else parts[i].read
                 outputs = zip(
                     self._tokenizer.decode_target([[*begun, *ids_T] for ids_T in ids_WT.tolist()]),
                     found.score_BW[row, :n_best].tolist(),
@@ -239,7 +260,7 @@ class Translator:
     def _run(
         self,
         sentences: Sequence[Any],
-        numbers: Sequence[tuple[int, int]],
+        numbers: Sequence[tuple[int, int, int]],
         n_best: int,
         decode: DecodeConfig,
     ) -> Hypotheses:
@@ -249,90 +270,14 @@ class Translator:
             self._mesh,
             padded(sentences, rows, width, special.pad),
             segments(sentences, rows, width),
-            padded(numbers, rows, 2, 0),
+            padded(numbers, rows, 3, 0),
         )
         key = jax.random.key(decode.seed)
         search = dataclasses.replace(decode, seed=0, batch_size=1)  # compiled anew only where it must be
+        fixed = self._model, special, self._trees, search
         with self._compiling.once((inputs[0].shape, search)):
-            found = _decode_batch(self._params, *inputs, key, n_best, self._model, special, search)
+            found = decode_batch(self._params, *inputs, key, n_best, *fixed)
             return jax.device_get(found)
-
-
-@partial(jax.jit, static_argnames=("model", "special", "decode"))
-def _decode_batch(
-    params: Any,
-    src_BS: jax.Array,
-    seg_BS: jax.Array,
-    number_B2: jax.Array,
-    key: jax.Array,
-    n_best: int,
-    model: Transformer,
-    special: SpecialIds,
-    decode: DecodeConfig,
-) -> Hypotheses:
-    """Reads all that comes first at once, then searches; one compiled function for each shape."""
-    c, (B, S) = model.config, seg_BS.shape
-    pos_BS = jnp.broadcast_to(jnp.arange(S), seg_BS.shape)
-    real_B, start_B1 = seg_BS.any(axis=1), jnp.full((B, 1), model.start_id)
-    if c.kind == "decoder_only":  # the last token is what the first step is given
-        seg_BS, start_B1 = _last_apart(src_BS, seg_BS)
-    source = model.apply({"params": params}, src_BS, seg_BS, pos_BS, method="read")
-    longest_B, max_length = _longest(c, decode, seg_BS)
-    limit_B = jnp.where(real_B, longest_B, 1)
-    greedy = decode.beam_size == 1 or decode.temperature > 0
-    lengths = min(S + _MOSTLY_LONGER, max_length), max_length
-    W = 1 if greedy else decode.beam_size
-    cache = empty_cache(c, B, W, lengths[0])
-
-    def step_fn(
-        token_BW: jax.Array, t: jax.Array, cache: Any, ancestor_BWT: jax.Array, context: Any
-    ) -> tuple[jax.Array, Any]:
-        start_B1, *read = context
-        token_BW = jnp.where(t == 0, start_B1, token_BW)
-        inputs = token_BW, t, cache, ancestor_BWT, *read
-        return model.apply({"params": params}, *inputs, method="decode_step")
-
-    context = start_B1, source, seg_BS
-    rules = decode.min_length, decode.no_repeat_ngram_size
-    allowed = Allowed(model.start_id, special.end, special.forbidden, special.target_prefix, *rules)
-    shared: dict[str, Any] = dict(
-        lengths=lengths,
-        longer=partial(longer_cache, config=c, width=W, length=max_length),
-        alpha=decode.length_penalty,
-        allowed=allowed,
-        rules=decode.rules,
-    )
-    if greedy:
-        key_B = jax.vmap(lambda n_2: jax.random.fold_in(jax.random.fold_in(key, n_2[0]), n_2[1]))(number_B2)
-        choice: dict[str, Any] = dict(temperature=decode.temperature, top_k=decode.top_k, top_p=decode.top_p)
-        found = sample(step_fn, cache, context, limit_B, key_B, **choice, **shared)
-    else:
-        found = beam_search(
-            step_fn, cache, context, limit_B, beam_size=decode.beam_size, n_best=n_best, **shared
-        )
-    # Every process reads all rows, also those that other processes decoded.
-    return jax.tree.map(lambda x: shard(x, "_" * x.ndim), found)
-
-
-def _longest(c: ModelConfig, decode: DecodeConfig, seg_BS: jax.Array) -> tuple[jax.Array, int]:
-    """Returns the most tokens that the output of each row may have, and that of any."""
-    length_B, S = seg_BS.sum(axis=1), seg_BS.shape[1]
-    longest_B = decode.max_extra_length + length_B * c.reads_source
-    max_length = decode.max_extra_length + S * c.reads_source
-    if decode.length_limit:
-        longest_B = jnp.minimum(longest_B, decode.length_limit)
-        max_length = min(max_length, decode.length_limit)
-    if c.positions == "learned":
-        longest_B = jnp.minimum(longest_B, c.max_length - (0 if c.reads_source else length_B))
-        max_length = min(max_length, c.max_length)
-    return longest_B, max_length
-
-
-def _last_apart(src_BS: jax.Array, seg_BS: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns (seg_BS without the last token of each row, that token_B1)."""
-    last_B1 = jnp.maximum(seg_BS.sum(axis=1, keepdims=True) - 1, 0)
-    before_BS = jnp.arange(src_BS.shape[1]) < last_B1
-    return seg_BS * before_BS, jnp.take_along_axis(src_BS, last_B1, axis=1)
 
 
 def _join(parts: list[list[Translation]], n_best: int, decode: DecodeConfig) -> list[Translation]:

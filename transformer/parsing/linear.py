@@ -87,16 +87,22 @@ def restore(symbols: Iterable[str], words: Sequence[str]) -> tuple[Tree, Repairs
         raise ValueError("no tree stands over no words")
     building = _Building(words)
     for symbol in symbols:
-        found = _SYMBOL.fullmatch(symbol)
-        if found is None:
+        kind = kind_of_symbol(symbol)
+        if kind is None:
             building.count["unknown"] += 1
-        elif found["open"]:
-            building.open(found["open"])
-        elif found["tag"]:
-            building.leaf(found["tag"])
+        elif kind == "open":
+            building.open(symbol[1:])
+        elif kind == "tag":
+            building.leaf(symbol)
         else:
-            building.close(found["close"])
+            building.close(symbol[1:])
     return building.finish()
+
+
+def kind_of_symbol(symbol: str) -> str | None:
+    """Returns "open", "close" or "tag"; None if it is none of them."""
+    found = _SYMBOL.fullmatch(symbol)
+    return found.lastgroup if found else None
 
 
 class _Building:

@@ -95,6 +95,11 @@ def escaped(word: str) -> str:
     return "".join(_ESCAPES.get(character, character) for character in word)
 
 
+def words_of(line: str) -> list[str]:
+    """Returns the words of a sentence, as spaces and tabs separate them."""
+    return [word for word in re.split("[ \t]+", line) if word]
+
+
 def read_tree(text: str, where: str, traces: bool = True) -> Tree:
     """Reads one line of brackets: constituents with labels, around words with tags.
 

@@ -14,6 +14,7 @@ from transformer.data.batch import Batch, pad_rows
 from transformer.data.encoded import EncodedCorpus
 from transformer.data.pipeline import evaluation_batches
 from transformer.data.tokenizer import Tokenizer
+from transformer.inference.searching import trees_of
 from transformer.inference.translator import Translator
 from transformer.io.devices import row_shards, to_devices
 from transformer.metrics.scores import score
@@ -35,9 +36,9 @@ def evaluate_dev(
 
     scores = token_scores(step, data.dev, data.tokenizer, config)
     if data.dev_pairs:
-        translator = Translator(
-            model, params, data.tokenizer, config.decode, mesh if jax.device_count() > 1 else None
-        )
+        divided = mesh if jax.device_count() > 1 else None
+        trees = trees_of(config, data.tokenizer)
+        translator = Translator(model, params, data.tokenizer, config.decode, divided, trees)
         outputs = translator.translate([source for source, _ in data.dev_pairs])
         references = [[target for _, target in data.dev_pairs]]
         found = score(outputs, references, tokenize=config.run.bleu_tokenize)

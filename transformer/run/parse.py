@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from transformer.io.text import count_lines, line_writer, read_lines, stream_blo
 from transformer.io.workdir import write_json
 from transformer.metrics.brackets import Brackets, score_trees
 from transformer.parsing.linear import Repairs, restore
-from transformer.parsing.trees import Tree, escaped, read_tree
+from transformer.parsing.trees import Tree, escaped, read_tree, words_of
 
 if TYPE_CHECKING:
     from transformer.inference.translator import Translator
@@ -101,7 +100,7 @@ def _score(args: argparse.Namespace, options: dict[str, Any]) -> None:
 
 
 def _words(line: str) -> list[str]:
-    return [escaped(word) for word in re.split("[ \t]+", line) if word]
+    return list(map(escaped, words_of(line)))
 
 
 def _parse(

@@ -12,7 +12,7 @@ from unit.small_model import WORDS
 from transformer.config import TokenizerConfig
 from transformer.data.tokenizer import train_tokenizer
 from transformer.errors import ConfigError
-from transformer.inference import translator as module
+from transformer.inference import searching
 from transformer.inference.translator import Translation, Translator
 from transformer.model.masks import shift_right
 from transformer.special_ids import BOS_ID, EOS_ID, PAD_ID
@@ -153,9 +153,9 @@ def test_a_sample_depends_on_seed_and_line_number_alone(translator):
 def test_another_seed_or_batch_size_compiles_nothing(translator):
     lines = 4 * [PARTS[0]]
     translator.translate(lines, temperature=1.5, seed=1, batch_size=8)
-    before = module._decode_batch._cache_size()
+    before = searching.decode_batch._cache_size()
     translator.translate(lines, temperature=1.5, seed=2, batch_size=9)
-    assert module._decode_batch._cache_size() == before
+    assert searching.decode_batch._cache_size() == before
 
 
 def test_long_lines_are_split_counted_and_joined(loaded):
