@@ -181,19 +181,20 @@ def minutes(row: Row, steps: int) -> float:
 
 
 def read(folder: Path, kept: Path | None = None) -> dict[str, list[dict[str, Any]]]:
-    """Returns the results that are there: {row: one a seed}; those of `kept` too, where they are all put."""
-    found = {
-        (row.name, int(file.stem)): json.loads(file.read_text())
-        for row in ROWS
-        for file in (folder / row.name).glob("*.json")
-    }
-    if kept is not None:
-        lines = map(json.loads, kept.read_text().splitlines()) if kept.exists() else ()
-        found = {(line.pop("row"), line.pop("seed")): line for line in lines} | found
-        names = [row.name for row in ROWS]
-        order = sorted(found, key=lambda key: (names.index(key[0]), key[1]))
-        kept.write_text("".join(json.dumps(dict(row=r, seed=s) | found[r, s]) + "\n" for r, s in order))
-    return {row.name: [result for key, result in sorted(found.items()) if key[0] == row.name] for row in ROWS}
+    """Returns the results that are there, with their seeds: {row: one a seed}; those of `kept`, too."""
+    lines = map(json.loads, kept.read_text().splitlines()) if kept and kept.exists() else ()
+    found = {(line.pop("row"), line["seed"]): line for line in lines}
+    for row in ROWS:
+        for file in (folder / row.name).glob("*.json"):
+            seed = int(file.stem)
+            found[row.name, seed] = {"seed": seed} | json.loads(file.read_text())
+    return {row.name: [found[key] for key in sorted(found) if key[0] == row.name] for row in ROWS}
+
+
+def keep(kept: Path, results: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Puts results into a file, a line each, in the place of those that are there."""
+    lines = [json.dumps({"row": row, **result}) for row, found in results.items() for result in found]
+    kept.write_text("".join(line + "\n" for line in lines))
 
 
 def table(rows: Sequence[Row], results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
@@ -279,7 +280,10 @@ def main(words: Sequence[str] | None = None) -> int:
             parser.error("run: needs --data, the folder of Multi30k's text")
         return 0 if run(rows, args, others) else 1
     try:
-        lines = table(rows, read(args.folder, args.kept))
+        results = read(args.folder, args.kept)
+        lines = table(rows, results)
+        if args.kept:
+            keep(args.kept, results)
         if args.docs:
             write_between(args.docs, lines)
     except (OSError, ValueError) as error:

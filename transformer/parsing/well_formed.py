@@ -68,7 +68,7 @@ def keeps_tree(
     depth_V, tag_V, closing_V = np.zeros((3, V), np.int32)
     depth_V[list(symbols.opens)], depth_V[list(symbols.closes)], tag_V[list(symbols.tags)] = 1, -1, 1
     closing_V[list(symbols.opens)] = symbols.closes
-    opens_V, closes_V, ids_V = depth_V == 1, depth_V == -1, np.arange(V)
+    ids_V = np.arange(V)
 
     before_T = jnp.arange(ids_BWT.shape[-1]) < t
     step_BWT = jnp.where(before_T, jnp.asarray(depth_V)[ids_BWT], 0)
@@ -89,8 +89,8 @@ def keeps_tree(
     may_close_BW = (depth_BW > 0) & holds_word_BW
     may_end_BW = (needed_BW == 1) | (room_B1 <= 1)
     return (
-        (may_open_BW[..., None] & opens_V)
+        (may_open_BW[..., None] & (depth_V == 1))
         | ((left_BW > 0)[..., None] & (tag_V == 1))
-        | (may_close_BW[..., None] & closes_V & (jnp.asarray(closing_V)[label_BW1] == ids_V))
+        | (may_close_BW[..., None] & (jnp.asarray(closing_V)[label_BW1] == ids_V))
         | (may_end_BW[..., None] & (ids_V == symbols.end))
     )
