@@ -5,15 +5,16 @@
     transformer translate --model runs/tatoeba_en_lm --temperature 0.8 --top_p 0.9 < beginnings > sentences
     transformer score --model runs/tatoeba_en_lm --target sentences
 
-The second command prints the perplexity of a token, and bits a byte, which depend on no tokenizer, on the
-test set. The third goes on with each line, which may be empty; --seed N gives others.
+The second command prints the perplexity of a token, and bits a byte, which can be compared with those of
+another tokenizer, on the test set. The third goes on with each line, which may be empty; --seed N gives
+others.
 
 Data: the English side of Tatoeba, as in tatoeba_en_de.py, in data/tatoeba-en-de (elsewhere:
 --config.data.root=DIR). A sentence stands there as often as it is translated; none of dev or test is in
 train.
 
-Reached: perplexity 19.32 a token (8,000 pieces), 1.198 bits a byte on the test set (xz, given the training text
-first, needs 1.845), in 22 min on one of 2 CPU cores (AMD EPYC), jax 0.10.2.
+Reached: perplexity 19.32 a token (8,000 pieces), 1.198 bits a byte on the test set (xz, given the training
+text first, needs 1.845), in 22 min on one of 2 CPU cores (AMD EPYC), jax 0.10.2.
 """
 
 from ml_collections import ConfigDict

@@ -22,7 +22,7 @@ from transformer.questions.verb import add_explain
 from transformer.run.attend import add_attend, attend
 from transformer.run.classify import add_classify, classify
 from transformer.run.launch import add_launch
-from transformer.run.options import add_decode, add_model, decode_options
+from transformer.run.options import add_decode, add_model, decode_options, option_of
 from transformer.run.parse import add_parse, parse
 
 _EPILOG = """exit codes: 0 done, 2 usage or configuration, 3 data, 4 checkpoint, 5 diverged,
@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     if rest and args.verb not in _WITH_OVERRIDES:
-        options = ["--" + name for name in vars(args) if name not in ("verb", "run", "max_extra_length")]
-        guess = did_you_mean(rest[0].partition("=")[0], [*options, "--max_length"])
+        options = ["--" + option_of(name) for name in vars(args) if name not in ("verb", "run")]
+        guess = did_you_mean(rest[0].partition("=")[0], options)
         parser.error(f"{rest[0]}: unknown argument{guess}")
     args.overrides = rest
     _quiet_libraries()

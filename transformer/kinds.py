@@ -55,7 +55,7 @@ def _decoder_only(config: Config) -> Iterator[str]:
     if model.num_encoder_layers:
         yield (
             f"model.num_encoder_layers: 'decoder_only' has no encoder, got {model.num_encoder_layers}; "
-            "leave it out, and set config.model.num_decoder_layers"
+            "set it to 0, and config.model.num_decoder_layers to what the model is to have"
         )
     if model.tied_embeddings in ("target", "none"):
         yield (

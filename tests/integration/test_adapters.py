@@ -89,6 +89,16 @@ def test_adapters_alone_are_saved_and_the_merged_model_is_used(base, adapted, tm
         np.testing.assert_allclose(mean[path], (x + first[path]) / 2, rtol=0, atol=1e-6, err_msg=path)
 
 
+def test_a_merged_model_has_no_more_parameters_than_its_kind(settings, base, tmp_path):
+    decoder = {"kind": "decoder_only", "prefix": "bidirectional", "num_encoder_layers": 0}
+    config = make_config(settings, model=decoder, init={"model": str(base)}, **LORA)
+    train(config, str(tmp_path / "run"))
+    average(str(tmp_path / "run"), str(tmp_path / "mean"), last=1)
+    run, mean = load_model(tmp_path / "run", "last"), load_model(tmp_path / "mean")
+    assert by_path(mean.params).keys() == by_path(run.params).keys()
+    assert not any("cross_attention" in path or path.startswith("encoder") for path in by_path(mean.params))
+
+
 def test_a_stopped_run_continues_to_the_bit(settings, base, adapted, tmp_path):
     config = make_config(settings, init={"model": str(base)}, **LORA)
     once = dataclasses.replace(config, run=dataclasses.replace(config.run, num_steps=1))

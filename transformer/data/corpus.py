@@ -91,6 +91,8 @@ def open_corpora(data: DataConfig, split: Split, cache_dir: Path, alone: bool = 
         keys = {"tsv": "train_tsv", "tfds": "tfds_splits", "lines": "train_target"}
         key = keys.get(data.kind, "train_source")
         raise ConfigError(f"config.data.{key}: no training data is named; set it, or config.data.kind=cldr")
+    if alone:
+        data = dataclasses.replace(data, tsv_columns=data.tsv_columns[:1] * 2)
     opener = _open_alone if alone and data.kind == "text" else _OPENERS[data.kind]
     corpora = opener(data, wanted, cache_dir)
     return _hold_out(corpora, data.holdout_lines, keep_train=split == "train") if held_out else corpora

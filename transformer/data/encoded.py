@@ -197,9 +197,11 @@ def _filtered(
     counts["lines"] += len(block)
     counts["undecodable"] += sum(pair is None for _, pair in block)
     pairs = [(i, pair) for i, pair in block if pair is not None]
-    read = config.data.has_sources
+    read, asked = config.data.has_sources, not config.is_masked
     pieces = not config.model.source_features, config.model.kind != "encoder_only"  # are the two sides?
-    whole = [(i, s, t) for i, (s, t) in pairs if (_is_something(s) or not read) and _is_something(t)]
+    whole = [
+        (i, s, t) for i, (s, t) in pairs if (_is_something(s) or not read) and (_is_something(t) or not asked)
+    ]
     counts["empty"] += len(pairs) - len(whole)
     longest, longest_target, ratio = config.model.max_length, config.target_length, config.data.max_ratio
     kept: dict[int, Ids] = {}

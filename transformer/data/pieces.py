@@ -47,6 +47,11 @@ class Pieces:
     def __len__(self) -> int:
         return len(self._spellings) if self._spellings is not None else self._processor.get_piece_size()
 
+    @property
+    def word_start(self) -> str:
+        """What a word begins with that is not the first of a text."""
+        return " " if self._byte_pairs is not None else ""  # SentencePiece begins every text with it
+
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each line's pieces."""
         if self._spellings is None:

@@ -122,7 +122,9 @@ class Tokenizer:
 
         Each word is cut by itself, as words of a line are; one without pieces is an unknown one.
         """
-        cut = iter(self._source.encode([word for words in lines for word in words]))
+        starts = "", self._source.word_start
+        texts = [starts[i > 0] + word for words in lines for i, word in enumerate(words)]
+        cut = iter(self._source.encode(texts))
         found = []
         for words in lines:
             ids, places = list(self.special.source_prefix), []

@@ -37,8 +37,11 @@ def export_safetensors(model: str | Path, target: str | Path, checkpoint: str, s
         written.seal(config, loaded.tokenizer.digest)
         written.save_config(config)
         keep_origin(source, written)
+        name = Path(target).name
         verb = "classify" if loaded.tokenizer.labels else "translate"
-        use = f"transformer {verb} --model {Path(target).name}"
-        card = model_card(source.root, Path(target).name, loaded, said, use)
+        use = f"transformer {verb} --model {name}"
+        if config.is_masked:
+            use = f"transformer train --config FILE --workdir DIR --config.init.model={name}"
+        card = model_card(source.root, name, loaded, said, use)
         (folder / "README.md").write_text(card, encoding="utf-8")
     return loaded.step

@@ -15,6 +15,7 @@ from transformer.data.tokenizer import Tokenizer
 from transformer.errors import ConfigError
 from transformer.inference.batches import batches, bucket, num_rows, padded
 from transformer.inference.model_directory import LoadedModel, check_kind, load_model
+from transformer.inference.scorer import check_positions
 from transformer.model.transformer import Transformer, unrolled, unstack_layers
 from transformer.special_ids import SpecialIds
 
@@ -73,7 +74,9 @@ class Classifier:
         """Returns the likeliest label of each line, or of each of its words; none of an empty line."""
         return [[best[0] for best in line] for line in self.n_best(lines, 1, batch_size)]
 
-    def n_best(self, lines: Sequence[str], count: int, batch_size: int = 64) -> list[list[list[Answer]]]:
+    def n_best(
+        self, lines: Sequence[str], count: int, batch_size: int = 64, first_line: int = 0
+    ) -> list[list[list[Answer]]]:
         """Returns the `count` likeliest labels, the best first, of each line or of each of its words.
 
         A line longer than the model was trained for is cut between words. Its words have the labels that
@@ -83,9 +86,11 @@ class Classifier:
           lines: text.
           count: 1 to the number of labels.
           batch_size: lines, or parts of lines, read together.
+          first_line: number of `lines[0]` in its file, for messages.
 
         Raises:
           ConfigError: if a number is not possible.
+          DataError: if a word has more tokens than the model has learned positions.
         """
         names = self._tokenizer.labels
         if not 1 <= count <= len(names):
@@ -95,6 +100,7 @@ class Classifier:
         owners, parts = [], []
         for i, line in enumerate(lines):
             for part in self._parts(line):
+                check_positions(self._model.config, [(part[0], ())], first_line + i)
                 owners.append(i)
                 parts.append(part)
         found: list[list[np.ndarray]] = [[] for _ in lines]
@@ -119,13 +125,14 @@ class Classifier:
 
     def _cut(self, words: Sequence[str]) -> Iterator[Sequence[str]]:
         """Yields words in parts as long as the model reads them at once; a word is never cut."""
-        around = len(self._tokenizer.encode_words([[]])[0][0])
-        first, used = 0, around
-        for i, (ids, _) in enumerate(self._tokenizer.encode_words([[word] for word in words])):
-            length = len(ids) - around
+        (whole, places), (around, _) = self._tokenizer.encode_words([words, []])
+        ends = *places[1:], len(whole) - len(self._tokenizer.special.source_suffix)
+        first, used = 0, len(around)
+        for i, (start, end) in enumerate(zip(places, ends, strict=True)):
+            length = end - start
             if i > first and used + length > self.max_length:
                 yield words[first:i]
-                first, used = i, around
+                first, used = i, len(around)
             used += length
         yield words[first:]
 

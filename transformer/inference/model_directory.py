@@ -18,7 +18,7 @@ from transformer.io.workdir import Workdir
 from transformer.model.lora import merged, new_adapters
 from transformer.model.size import parameter_shapes
 from transformer.model.transformer import Transformer
-from transformer.paths import by_path
+from transformer.paths import by_path, nested
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,8 @@ def restore_params(workdir: Workdir, step: int, model: Transformer, config: Conf
     item, shapes = "ema" if config.optim.ema_decay else "params", parameter_shapes(model)
     if not config.lora.rank:
         return read_item(workdir.checkpoints, step, item, _on_first_device(shapes))
-    base = _base(workdir)
+    used = by_path(shapes)  # another kind of model may have taken a part of the base
+    base = nested({path: x for path, x in by_path(_base(workdir)).items() if path in used})
     like = jax.eval_shape(lambda: new_adapters(jax.random.key(0), shapes, config.lora))
     adapters = read_item(workdir.checkpoints, step, item, _on_first_device(like))
     return jax.jit(merged, static_argnums=2)(base, adapters, config.lora)

@@ -33,17 +33,19 @@ class Likelihood(NamedTuple):
     Attributes:
       log_prob: of all lines, nats.
       tokens: that have a probability, end marks included.
-      bytes: of the lines in UTF-8, line ends included: a measure that depends on no tokenizer.
+      bytes: of the lines in UTF-8, line ends included: a measure that depends on no tokenizer, as long as
+        no text is unknown to it.
+      unknown: of the tokens: each costs one probability, whatever text it stands for.
     """
 
     log_prob: float
     tokens: int
     bytes: int
+    unknown: int = 0
 
     def plus(self, other: "Likelihood") -> "Likelihood":
         """Returns that of the lines of both."""
-        sums = self.tokens + other.tokens, self.bytes + other.bytes
-        return Likelihood(self.log_prob + other.log_prob, *sums)
+        return Likelihood(*(a + b for a, b in zip(self, other, strict=True)))
 
     @property
     def nll(self) -> float:
@@ -61,9 +63,10 @@ class Likelihood(NamedTuple):
         return -self.log_prob / math.log(2) / max(self.bytes, 1)
 
     def __str__(self) -> str:
+        warning = f" (too low: tokens of unknown text: {self.unknown:,})" if self.unknown else ""
         return (
             f"perplexity {self.perplexity:.2f}  [{self.nll:.4f} nats a token, {self.tokens:,} tokens]\n"
-            f"{self.bits_per_byte:.4f} bits a byte, {self.bytes:,} bytes"
+            f"{self.bits_per_byte:.4f} bits a byte, {self.bytes:,} bytes{warning}"
         )
 
 
@@ -96,9 +99,10 @@ class Scorer:
 
     def likelihood(self, log_probs: Sequence[float], targets: Sequence[str]) -> Likelihood:
         """Returns what the lines are together, given what `score` returned for them without a penalty."""
-        given = len(self._tokenizer.special.target_prefix)
-        tokens = sum(len(ids) - given for ids in self._tokenizer.encode_target(targets))
-        return Likelihood(sum(log_probs), tokens, sum(len(line.encode()) + 1 for line in targets))
+        special, encoded = self._tokenizer.special, self._tokenizer.encode_target(targets)
+        tokens = sum(len(ids) - len(special.target_prefix) for ids in encoded)
+        unknown = sum(ids.count(special.unk) for ids in encoded)
+        return Likelihood(sum(log_probs), tokens, sum(len(line.encode()) + 1 for line in targets), unknown)
 
     def score(
         self,

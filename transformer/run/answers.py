@@ -33,7 +33,8 @@ def score_labels(
       loaded: a classifier.
       name: of the set.
       lines: its text.
-      gold: a line of labels for each; one that training had not is never found.
+      gold: a line of labels for each; one that training had not is never found, and a line without text or
+        without labels is left out, as in training.
 
     Raises:
       DataError: if a line has not a label for each word.
@@ -45,19 +46,23 @@ def score_labels(
         pace.add(len(answers))
     pace.progress.close()
     report_cut(classifier, pace.progress)
-    right = count = 0
+    right = count = empty = 0
     for number, (labels, text) in enumerate(zip(found, gold, strict=True), 1):
         names = names_of(text, classifier.labels) if text.strip() else []
+        if not (names and labels):
+            empty += 1
+            continue
         if len(names) != len(labels):
-            what = "words" if classifier.labels == "word" else "lines that are not empty"
             raise DataError(
-                f"{name}: line {number}: {len(names)} labels for {len(labels)} {what}; make them equal"
+                f"{name}: line {number}: {len(names)} labels for {len(labels)} words; make them equal"
             )
         right, count = right + sum(map(str.__eq__, names, labels)), count + len(names)
     if not count:
         raise DataError(f"{name}: has no labels to score")
-    scores = {"accuracy": 100 * right / count, "labels": count, "lines": len(lines)}
-    print(f"{name}: {len(lines):,} lines")
+    if empty:
+        pace.progress.note(f"{name}: left out: {empty:,} lines without text or without labels")
+    scores = {"accuracy": 100 * right / count, "labels": count, "lines": len(lines) - empty}
+    print(f"{name}: {len(lines) - empty:,} lines")
     print(f"accuracy {scores['accuracy']:.2f} %  ({right:,} of {count:,} labels)", flush=True)
     return scores, [" ".join(labels) for labels in found]
 

@@ -45,7 +45,7 @@ def classify(args: argparse.Namespace) -> None:
     pace = Pace("classified", count_lines(args.input))
     with line_writer(args.output) as write:
         for block in stream_blocks(args.input, _BLOCK):
-            answers = classifier.n_best(block, args.n_best, **options)
+            answers = classifier.n_best(block, args.n_best, first_line=pace.done, **options)
             if classifier.labels == "word":  # all labels, then all probabilities
                 rows = (zip(*(best[0] for best in line), strict=True) for line in answers)
                 cells = [[" ".join(_texts(column)) for column in row] for row in rows]

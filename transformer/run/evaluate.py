@@ -2,23 +2,27 @@
 
 import argparse
 import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformer.data.corpus import Corpus, Split, open_corpora
+from transformer.data.encoded import encode_corpus
 from transformer.errors import ConfigError, DataError
 from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.inference.scorer import Scorer
 from transformer.inference.translator import Translator
 from transformer.io.metrics_file import MetricsFile
-from transformer.io.progress import Pace
+from transformer.io.progress import Pace, Progress
 from transformer.io.text import line_writer, read_lines
 from transformer.io.workdir import Workdir, write_json
 from transformer.metrics.bootstrap import BootstrapResult, paired_bootstrap
 from transformer.metrics.rouge import rouge
 from transformer.metrics.scores import score
 from transformer.run.answers import score_labels, score_masked
+from transformer.run.options import option_of
+from transformer.run.prepare import describe
 from transformer.run.sources import read_sources
 from transformer.run.translate import report_split
 
@@ -77,7 +81,7 @@ def _save(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> dict[
 
 def _refuse_search(args: argparse.Namespace, options: dict[str, Any]) -> None:
     given = [name for name in ("baseline", "tokenize", "lowercase", "show") if getattr(args, name)]
-    for option in (*options, *given):
+    for option in (*given, *map(option_of, options)):
         raise ConfigError(f"--{option}: is for translations, which this model does not make; leave it out")
 
 
@@ -118,9 +122,9 @@ def _write(args: argparse.Namespace, sets: Sequence[_TestSet], i: int, lines: Se
 def _score_lines(
     args: argparse.Namespace, loaded: LoadedModel, options: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Prints how likely the run's own dev or test set is."""
+    """Prints how likely the run's own dev or test set is: the lines that training would take of it."""
     translated = ("source", "reference", "baseline", "tokenize", "lowercase", "show", "output")
-    if given := [*(name for name in translated if getattr(args, name)), *options]:
+    if given := [*(name for name in translated if getattr(args, name)), *map(option_of, options)]:
         raise ConfigError(
             f"--{given[0]}: a language model of text alone translates nothing; leave it out (other text: "
             "transformer score --target FILE)"
@@ -132,8 +136,15 @@ def _score_lines(
             f"config.data.{args.split}_target: the run has no {args.split} set; name another split"
         )
     results: dict[str, dict[str, Any]] = {}
-    for corpus in corpora:
-        lines = [pair[1] for pair in corpus if pair is not None]
+    progress = Progress(None, time.monotonic)
+    for i, corpus in enumerate(corpora):
+        folder = workdir.data / f"{args.split}-{i}"
+        encoded = encode_corpus(corpus, loaded.tokenizer, loaded.config, folder, progress.note)
+        progress.note(describe(args.split, corpus.name, encoded.counts))
+        kept = set(map(encoded.number, range(len(encoded))))
+        lines = [pair[1] for n, pair in enumerate(corpus) if pair is not None and corpus.number(n) in kept]
+        if not lines:
+            raise DataError(f"{corpus.name}: no line of it is left to score")
         found = scorer.likelihood(scorer.score(None, lines), lines)
         print(f"{corpus.name}: {len(lines):,} lines\n{found}", flush=True)
         scores = {name: getattr(found, name) for name in ("nll", "perplexity", "bits_per_byte")}

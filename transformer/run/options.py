@@ -46,6 +46,11 @@ def add_decode(p: argparse.ArgumentParser) -> None:
     group.add_argument("--batch_size", type=int, metavar="N", help="sentences translated together")
 
 
+def option_of(field: str) -> str:
+    """Returns the name of the option that sets a field of `DecodeConfig`."""
+    return "max_length" if field == "max_extra_length" else field
+
+
 def decode_options(args: argparse.Namespace) -> dict[str, int | float | str]:
     """Returns the search options that were given; the others are the run's own."""
     names = [field.name for field in dataclasses.fields(DecodeConfig)]

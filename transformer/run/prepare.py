@@ -50,7 +50,7 @@ def prepare_data(config: Config, workdir: Workdir, note: Note) -> PreparedData:
     dev = open_corpora(config.data, "dev", workdir.data, config.is_masked)
     _check_files(workdir, train, dev)
     tokenizer, is_new = _tokenizer(config, workdir, train, note), not Tokenizer.exists(workdir.tokenizer)
-    if is_new or bool(tokenizer.labels) != (config.data.labels != "none"):
+    if is_new or not workdir.config_file.exists():  # a tokenizer from elsewhere may have other labels
         tokenizer, is_new = tokenizer.with_labels(_labels(config, train, tokenizer, note)), True
     counts: dict[str, Counts] = {}
 

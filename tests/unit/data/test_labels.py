@@ -1,6 +1,7 @@
 """Labels: where they are asked, what is kept of them, and what is refused."""
 
 import gzip
+import shutil
 
 import numpy as np
 import pytest
@@ -106,6 +107,22 @@ def test_words_and_labels_that_are_not_as_many_are_refused_with_their_place(tmp_
     config = make_config(tmp_path / "d", "word", [*WORD_LABELS[:1], "D", *WORD_LABELS[2:]])
     with pytest.raises(DataError, match=r"text\|labels: pair 2 has 2 words and 1 labels; give each word one"):
         prepared(config, tmp_path / "run")
+
+
+def test_a_new_run_has_the_labels_of_its_data(tmp_path):
+    prepared(make_config(tmp_path / "d", "line", LINE_LABELS), tmp_path / "run")
+    shutil.copytree(tmp_path / "run" / "tokenizer", tmp_path / "other" / "tokenizer")
+    data, _ = prepared(make_config(tmp_path / "e", "line", ["a", "b", "b", "c"]), tmp_path / "other")
+    assert data.tokenizer.labels == ("a", "b", "c") and len(data.train[0]) == len(LINES)
+    assert Tokenizer.load(tmp_path / "other" / "tokenizer").labels == data.tokenizer.labels
+
+
+def test_a_masked_language_model_reads_one_column(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "table").write_text("".join(f"{line}\n" for line in LINES[:3]) + "x\t\ty\n")
+    config = make_config(tmp_path / "d", "none", train_source=(), kind="tsv", train_tsv="table")
+    data, _ = prepared(config, tmp_path / "run")
+    assert [len(source) for source, _ in data.train[0]] == [13, 9, 10, 3]
 
 
 def test_one_label_is_no_choice(tmp_path):

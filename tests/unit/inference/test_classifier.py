@@ -8,26 +8,28 @@ from reference import numpy_transformer as reference
 from reference import reference_cases as cases
 
 from transformer.config_mapping import from_config_dict
-from transformer.data.tokenizer import train_tokenizer
-from transformer.errors import ConfigError
+from transformer.data.byte_pairs import serialised
+from transformer.data.tokenizer import Tokenizer, train_tokenizer
+from transformer.errors import ConfigError, DataError
 from transformer.inference.classifier import Classifier
 from transformer.inference.model_directory import LoadedModel
 from transformer.inference.scorer import Scorer
 from transformer.inference.translator import Translator
 from transformer.model.size import parameter_shapes
 from transformer.model.transformer import Transformer
+from transformer.run.answers import score_labels
 
 WORDS = ["ant", "bee", "cat", "dog", "eel", "fox"]
 LABELS = ("air", "earth", "sea")
 LINES = ["ant bee", "", "cat dog eel fox ant bee", "dog", "fox  cat "]
 
 
-def loaded(labels: str) -> LoadedModel:
+def loaded(labels: str, model_type: str = "word", vocab_size: int = 4 + len(WORDS), **model) -> LoadedModel:
     sizes = dict(d_model=12, d_ff=10, num_heads=3, num_encoder_layers=1, max_length=5, kind="encoder_only")
     config = from_config_dict(
         {
-            "model": sizes,
-            "tokenizer": dict(model_type="word", vocab_size=4 + len(WORDS)),
+            "model": sizes | model,
+            "tokenizer": dict(model_type=model_type, vocab_size=vocab_size),
             "data": dict(labels=labels),
             "run": dict(eval_lines=0, best_metric="accuracy"),
         }
@@ -80,6 +82,33 @@ def test_labels_of_words():
     np.testing.assert_allclose(probabilities(found[0]), expected(made, "ant bee")[:-1], atol=1e-5)
     parts = [expected(made, part)[:-1] for part in ("cat dog eel fox", "ant bee")]
     np.testing.assert_allclose(probabilities(found[2]), np.concatenate(parts), atol=1e-5)
+
+
+def test_lines_without_text_or_labels_are_not_scored(capsys):
+    given = ["air", "sea", "sea", " ", "earth"]
+    scores, labels = score_labels(loaded("line"), "set", LINES, given)
+    assert [bool(label) for label in labels] == [True, False, True, True, True]
+    right = sum(labels[i] == given[i] for i in (0, 2, 4))
+    assert scores == {"accuracy": pytest.approx(100 * right / 3), "labels": 3, "lines": 3}
+    out, err = capsys.readouterr()
+    assert f"({right} of 3 labels)" in out and "set: left out: 2 lines without text or without labels" in err
+    with pytest.raises(DataError, match="set: line 1: 1 labels for 2 words; make them equal"):
+        score_labels(loaded("word"), "set", LINES, given)
+
+
+def test_a_word_longer_than_learned_positions_is_refused():
+    made = loaded("word", model_type="char", vocab_size=17, positions="learned")
+    with pytest.raises(DataError, match=r"source line 8: has 8 tokens, the model learned positions for 5"):
+        Classifier.of(made).n_best(["ant", "antant"], 1, first_line=6)
+
+
+def test_words_begin_with_a_space_where_byte_pairs_need_one():
+    merges = [("m", "a"), ("ma", "n"), ("Ġ", "man"), ("Ġ", "a")]
+    pieces = ["", "", "", "", "man", "Ġman", "a", "Ġa", "m", "n", "Ġ", "ma"]
+    tokenizer = Tokenizer(serialised(merges), spellings=(pieces, pieces))
+    for line in ("a man a man", "man a", "a"):
+        (ids,) = tokenizer.encode_source([line])
+        assert tokenizer.encode_words([line.split()]) == [(ids, list(range(len(ids) - 1)))]
 
 
 def test_what_is_refused():

@@ -12,16 +12,18 @@ from transformer.io.metrics_file import read_metrics
 from transformer.io.weights import write_weights
 from transformer.io.workdir import Workdir
 
-LINES = ["ant bee", "cat dog. dog.", "eel", ""]
+LINES = ["ant bee", "cat dog. dog.", "eel"]
+NOT_TAKEN = ["", "ant " * 16]  # empty, and longer than the model was trained for
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A model directory beside its test sets, `test` and `other`."""
+    """A model directory beside its test sets: `test`, `other`, `more` with what training leaves out."""
     folder = tmp_path_factory.mktemp("text")
     (folder / "test").write_text("".join(f"{line}\n" for line in LINES))
+    (folder / "more").write_text("".join(f"{line}\n" for line in LINES + NOT_TAKEN))
     (folder / "other").write_text("cat cat\n")
-    data = TEXT["data"] | {"root": str(folder), "test_target": ("test", "other")}
+    data = TEXT["data"] | {"root": str(folder), "test_target": ("test", "other", "more")}
     loaded = make_model(TEXT | {"data": data}, **ALONE)
     workdir = Workdir(folder / "run")
     loaded.tokenizer.save(workdir.tokenizer)
@@ -43,18 +45,27 @@ def test_score_and_evaluate_agree(run, tmp_path, capsys):
 
     assert cli.main(["evaluate", "--model", str(run), "--json", str(tmp_path / "scores")]) == 0
     out = capsys.readouterr().out
-    assert re.match(rf"test: 4 lines\nperplexity {perplexity:.2f}  \[", out)
+    assert re.match(rf"test: 3 lines\nperplexity {perplexity:.2f}  \[", out)
     found, record = json.loads((tmp_path / "scores").read_text()), read_metrics(run)[-1]
     assert found["nll"] == record["nll"] == pytest.approx(-sum(scores) / words, abs=1e-5)
     assert found["bits_per_byte"] == pytest.approx(-sum(scores) / math.log(2) / size, rel=1e-4)
     assert (record["split"], record["step"], record["tokens"]) == ("test", 7, words)
 
 
-def test_json_holds_every_test_set(run, tmp_path, capsys):
+def test_unknown_text_is_told_where_it_flatters(run, tmp_path, capsys):
+    (tmp_path / "odd").write_text("ant quark bee quark\n")
+    assert cli.main(["score", "--model", str(run), "--target", str(tmp_path / "odd")]) == 0
+    assert "bits a byte, 20 bytes (too low: tokens of unknown text: 2)" in capsys.readouterr().err
+
+
+def test_evaluate_takes_of_every_test_set_the_lines_that_training_takes(run, tmp_path, capsys):
     assert cli.main(["evaluate", "--model", str(run), "--json", str(tmp_path / "scores")]) == 0
-    perplexities = list(map(float, re.findall(r"^perplexity (\S+)", capsys.readouterr().out, re.MULTILINE)))
+    out, err = capsys.readouterr()
+    perplexities = list(map(float, re.findall(r"^perplexity (\S+)", out, re.MULTILINE)))
+    assert perplexities[2] == perplexities[0] and "test more: 3 of 5 pairs" in err
+    assert "left out: 1 empty, 1 too_long" in err
     found = json.loads((tmp_path / "scores").read_text())
-    assert found["name"] == "test" and list(found["sets"]) == ["test", "other"]
+    assert found["name"] == "test" and list(found["sets"]) == ["test", "other", "more"]
     told = [round(one["perplexity"], 2) for one in found["sets"].values()]
     assert told == perplexities and round(found["perplexity"], 2) == perplexities[0] != perplexities[1]
 
