@@ -45,7 +45,8 @@ class Likelihood(NamedTuple):
 
     def plus(self, other: "Likelihood") -> "Likelihood":
         """Returns that of the lines of both."""
-        return Likelihood(*(a + b for a, b in zip(self, other, strict=True)))
+        sums = self.tokens + other.tokens, self.bytes + other.bytes, self.unknown + other.unknown
+        return Likelihood(self.log_prob + other.log_prob, *sums)
 
     @property
     def nll(self) -> float:
