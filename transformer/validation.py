@@ -23,7 +23,6 @@ _POSITIVE = (
     "model.d_model",
     "model.d_ff",
     "model.num_heads",
-    "model.num_decoder_layers",
     "model.max_length",
     "model.norm_epsilon",
     "model.attention_radius",
@@ -94,6 +93,8 @@ def _together(config: Config) -> Iterator[str]:
     yield from kinds.faults(config)
     if model.recurrence != "none" and model.scan_layers:
         yield f"model.scan_layers: layers that recur ('{model.recurrence}') are one; set it to false"
+    if model.recurrence != "none" and model.embedding_norm:
+        yield "model.embedding_norm: where layers recur positions are added at each step; set it to false"
     if model.positions == "relative":
         yield from _relative(config)
     yield from _local(config)
@@ -223,8 +224,8 @@ def _heads_and_positions(model: ModelConfig) -> Iterator[str]:
             f"model.position_offset: '{model.positions}' positions have no first one, got "
             f"{model.position_offset}; set it to 0"
         )
-    if model.positions.startswith("sinusoidal") and model.d_model % 2:
-        yield f"model.d_model: sinusoidal positions need an even size, got {model.d_model}"
+    if (model.positions.startswith("sinusoidal") or model.recurrence != "none") and model.d_model % 2:
+        yield f"model.d_model: sinusoids, of positions or of steps, need an even size, got {model.d_model}"
 
 
 def _local(config: Config) -> Iterator[str]:
@@ -296,6 +297,7 @@ def _cudnn(config: Config) -> Iterator[str]:
         yield f"{key} has no dropout on weights; set config.model.attention_dropout_rate=0, or choose 'xla'"
     if head % 8 or head > 128:
         yield f"{key} needs a head size that is a multiple of 8 and at most 128, got {head}; choose 'xla'"
-    lengths = (config.row_length,) if config.data.packing else (*config.data.buckets, model.max_length)
+    lengths = config.row_length, config.target_length, *(() if config.data.packing else config.data.buckets)
     if odd := [length for length in lengths if length % 2]:
-        yield f"{key} needs rows of an even length, got {odd[0]} (data.row_length, buckets, model.max_length)"
+        keys = "data.row_length, target_length, buckets, model.max_length"
+        yield f"{key} needs rows of an even length, got {odd[0]} ({keys})"

@@ -190,7 +190,7 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
     ("overrides", "message"),
     [
         (["model.num_heads=12", "model.d_model=128"], "12 heads do not divide d_model 128; .* example 8"),
-        (["model.d_model=129", "model.num_heads=3"], "sinusoidal positions need an even size, got 129"),
+        (["model.d_model=129", "model.num_heads=3"], "need an even size, got 129"),
         (
             ["model.attention_implementation=cudnn"],
             "computes in bfloat16 alone; set config.model.dtype=bfloat16",
@@ -232,9 +232,15 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
         ),
         (["tokenizer.joint=false", "model.tied_embeddings=inputs"], "'inputs' needs one vocabulary"),
         (["model.num_encoder_layers=0"], "num_encoder_layers: must be above 0, got 0"),
+        (["model.num_decoder_layers=0"], "num_decoder_layers: must be above 0, got 0"),
+        (
+            ["model.recurrence=fixed", "model.positions=none", "model.d_model=15", "model.num_heads=3"],
+            "need an even size, got 15",
+        ),
+        (["model.recurrence=fixed", "model.embedding_norm=true"], "added at each step; set it to false"),
         (["model.prefix=causal"], "'causal' is of a decoder alone, .*set config.model.kind=decoder_only"),
         ([*LINES, "model.kind=encoder_decoder"], "'lines' have no source to encode"),
-        ([*LINES, "model.num_encoder_layers=2"], "'decoder_only' has no encoder, got 2; leave it out"),
+        ([*LINES, "model.num_encoder_layers=2"], "'decoder_only' has no encoder, got 2; set it to 0"),
         ([*LINES, "model.tied_embeddings=none"], "'none' keeps a table for sources"),
         ([*LINES, "tokenizer.joint=false"], "'all' needs one vocabulary; .*joint=true$"),
         ([*LINES, "model.positions=shaw"], "positions: 'shaw' counts places of a row"),
@@ -259,6 +265,7 @@ def test_zero_is_refused_where_it_means_nothing(load, key):
         ),
         ([*CUDNN, "model.num_heads=2"], "a multiple of 8 and at most 128, got 256"),
         ([*CUDNN, "model.max_length=63"], "'cudnn' needs rows of an even length, got 63"),
+        ([*CUDNN, "data.packing=false", "data.target_length=33"], "needs rows of an even length, got 33"),
         ([*CUDNN, "data.packing=false", "data.buckets=25,256"], "rows of an even length, got 25"),
         (["data.batch_tokens=255"], "255 is smaller than the longest sentence .256 positions."),
         (["data.row_length=512", "data.batch_tokens=511"], "511 is smaller .*512 positions"),

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from transformer.data.batch import pack_rows
 from transformer.inference.attention_maps import KINDS
 from transformer.inference.model_directory import LoadedModel
-from transformer.inference.scorer import Scorer
-from transformer.model.transformer import unstack_layers
+from transformer.inference.scorer import token_scores
+from transformer.inference.sentence_pair import SentencePair
+from transformer.model.transformer import unrolled, unstack_layers
 
 
 class HeadOff(NamedTuple):
@@ -24,19 +26,18 @@ class HeadOff(NamedTuple):
     change: float
 
 
-def without_each_head(loaded: LoadedModel, source: str, target: str) -> tuple[float, list[HeadOff]]:
-    """Returns the log-probability of `target` given `source`, in nats, and how it changes without each head.
+def without_each_head(loaded: LoadedModel, pair: SentencePair) -> tuple[float, list[HeadOff]]:
+    """Returns the log-probability of the target, in nats, and how it changes without each head.
 
     A head is off when the rows of the output projection W^O that read it are zero (paper, section
     3.2.2); what the other heads contribute, and the projection's bias, stay.
-
-    Raises:
-      DataError: if a line has more tokens than the model has learned positions.
     """
-    params = unstack_layers(loaded.params)
+    params, model = unstack_layers(loaded.params), unrolled(loaded.model)
+    batch = pack_rows([[(pair.source, pair.target)]], 1, max(len(pair.source), len(pair.target)))
+    given = len(loaded.tokenizer.special.target_prefix)
 
     def score(params: Any) -> float:
-        return Scorer(loaded.model, params, loaded.tokenizer).score([source], [target])[0]
+        return float(token_scores(params, batch, model, given).sum())
 
     whole = score(params)
     off = each_head_off(params, loaded.config.model.num_heads)

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer.inference.model_directory import LoadedModel, check_kind, check_reads_text
-from transformer.inference.scorer import check_positions
+from transformer.inference.model_directory import LoadedModel
+from transformer.inference.sentence_pair import SentencePair
 from transformer.model.masks import shift_right
 from transformer.model.transformer import Transformer, unrolled, unstack_layers
 
-SPACE = "▁"  # which a piece begins with that begins a word
+SPACES = "▁", "Ġ"  # a piece that begins a word begins with one: of SentencePiece, of byte pairs
 # Kinds of attention: the stack of layers, and the sub-layer's name.
 KINDS = {
     "encoder": ("encoder", "self_attention"),
@@ -29,14 +29,17 @@ class AttentionMap(NamedTuple):
       weights_LHTS: float32; T positions read S positions, and each row's weights sum to 1.
       queries: the T pieces that read.
       keys: the S pieces that are read.
+      query_marks, key_marks: which of them are marks: of beginning, end or language, and no text.
     """
 
     weights_LHTS: np.ndarray
     queries: list[str]
     keys: list[str]
+    query_marks: list[bool]
+    key_marks: list[bool]
 
 
-def attention_maps(loaded: LoadedModel, source: str, target: str) -> dict[str, AttentionMap]:
+def attention_maps(loaded: LoadedModel, pair: SentencePair) -> dict[str, AttentionMap]:
     """Returns what each position read, by kind: "encoder", "decoder" (both self-attention), and "cross".
 
     The pieces of the encoder and of `keys` of "cross" are the source's, end mark included. In the
@@ -46,24 +49,25 @@ def attention_maps(loaded: LoadedModel, source: str, target: str) -> dict[str, A
 
     Args:
       loaded: the model.
-      source: a line of source text.
-      target: its translation, given to the decoder (teacher forcing).
-
-    Raises:
-      ConfigError: if the model has no encoder or no decoder, or its sources are no text.
-      DataError: if a line has more tokens than the model has learned positions.
+      pair: a source, and its translation, which is given to the decoder (teacher forcing).
     """
-    tokenizer, model = loaded.tokenizer, loaded.model
-    check_kind(model.config, "encoder_decoder")
-    check_reads_text(model.config)
-    src, tgt = tokenizer.encode_source([source])[0], tokenizer.encode_target([target])[0]
-    check_positions(model.config, [(src, tgt)])
-    params = unstack_layers(loaded.params)
-    weights = _weights(params, jnp.array([src]), jnp.array([tgt]), unrolled(model))
-    read, predicted = tokenizer.source_pieces(src), tokenizer.target_pieces(tgt)
-    given = ["<s>", *predicted[:-1]]
-    pieces = {"encoder": (read, read), "decoder": (given, given), "cross": (predicted, read)}
-    return {kind: AttentionMap(np.asarray(weights[kind], np.float32), *pieces[kind]) for kind in KINDS}
+    tokenizer, special, params = loaded.tokenizer, loaded.tokenizer.special, unstack_layers(loaded.params)
+    ids = jnp.array([pair.source]), jnp.array([pair.target])
+    weights = _weights(params, *ids, unrolled(loaded.model))
+    before = len(special.source_prefix) + pair.language
+    read = tokenizer.source_pieces(pair.source), _marks(pair.source, before, len(special.source_suffix))
+    predicted = tokenizer.target_pieces(pair.target), _marks(pair.target, len(special.target_prefix), 1)
+    given = ["<s>", *predicted[0][:-1]], [True, *predicted[1][:-1]]
+    sides = {"encoder": (read, read), "decoder": (given, given), "cross": (predicted, read)}
+    return {
+        kind: AttentionMap(np.asarray(weights[kind], np.float32), queries[0], keys[0], queries[1], keys[1])
+        for kind, (queries, keys) in sides.items()
+    }
+
+
+def _marks(ids: Sequence[int], before: int, after: int) -> list[bool]:
+    """Returns which ids are among the first `before` or the last `after`."""
+    return [not before <= i < len(ids) - after for i in range(len(ids))]
 
 
 @partial(jax.jit, static_argnames="model")
@@ -84,19 +88,21 @@ def _weights(params: Any, src_1S: jax.Array, tgt_1T: jax.Array, model: Transform
 
 def by_words(found: AttentionMap) -> AttentionMap:
     """Returns the map between words: a word is read as much as all its pieces, and reads as their mean."""
-    rows, columns = words(found.queries), words(found.keys)
+    rows, columns = words(found.queries, found.query_marks), words(found.keys, found.key_marks)
     first = [span.start for span in columns]
     weights_LHTS = np.add.reduceat(found.weights_LHTS, first, axis=3)
     weights_LHTS = np.stack([weights_LHTS[:, :, span].mean(axis=2) for span in map(_slice, rows)], axis=2)
-    return AttentionMap(weights_LHTS, _joined(found.queries, rows), _joined(found.keys, columns))
+    marks = (
+        [found.query_marks[span.start] for span in rows],
+        [found.key_marks[span.start] for span in columns],
+    )
+    return AttentionMap(weights_LHTS, _joined(found.queries, rows), _joined(found.keys, columns), *marks)
 
 
-def words(pieces: Sequence[str]) -> list[range]:
+def words(pieces: Sequence[str], marks: Sequence[bool]) -> list[range]:
     """Returns which pieces each word consists of; a mark such as "</s>" is a word of its own."""
     begins = [
-        i
-        for i, piece in enumerate(pieces)
-        if not i or piece.startswith(SPACE) or _is_mark(piece) or _is_mark(pieces[i - 1])
+        i for i, piece in enumerate(pieces) if not i or piece.startswith(SPACES) or marks[i] or marks[i - 1]
     ]
     return [range(a, b) for a, b in zip(begins, [*begins[1:], len(pieces)], strict=True)]
 
@@ -104,12 +110,14 @@ def words(pieces: Sequence[str]) -> list[range]:
 def alignment(cross: AttentionMap, layer: int) -> list[tuple[int, int]]:
     """Returns (source word, target word) for each target word: the one read most, heads' mean, by `layer`.
 
-    Words count from 0, as in the Pharaoh format; marks are no words and are never aligned.
+    Words count from 0, as in the Pharaoh format; marks and bare spaces are no words and are never aligned.
     """
     found = by_words(cross)
     weights_TS = found.weights_LHTS[layer].mean(axis=0)
+    sides = (found.queries, found.query_marks), (found.keys, found.key_marks)
     targets, sources = (
-        [i for i, word in enumerate(side) if not _is_mark(word)] for side in (found.queries, found.keys)
+        [i for i, (word, mark) in enumerate(zip(*side, strict=True)) if not mark and word not in SPACES]
+        for side in sides
     )
     if not sources:
         return []
@@ -117,13 +125,9 @@ def alignment(cross: AttentionMap, layer: int) -> list[tuple[int, int]]:
     return [(int(source), target) for target, source in enumerate(best)]
 
 
-def _is_mark(piece: str) -> bool:
-    return len(piece) > 2 and piece[0] == "<" and piece[-1] == ">" and not piece.startswith("<0x")
-
-
 def _slice(span: range) -> slice:
     return slice(span.start, span.stop)
 
 
 def _joined(pieces: Sequence[str], spans: Sequence[range]) -> list[str]:
-    return ["".join(pieces[_slice(span)]).lstrip(SPACE) or SPACE for span in spans]
+    return ["".join(pieces[_slice(span)]).lstrip("".join(SPACES)) or SPACES[0] for span in spans]

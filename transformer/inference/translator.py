@@ -35,13 +35,18 @@ class Translation(NamedTuple):
         does not know is " ⁇ ".
       score: log-probability over the length penalty, ((5 + length) / 6) ** alpha by the paper's rules.
       log_prob: log-probability in nats, end mark included.
-      length: number of tokens, end mark included.
+      ids: its tokens, end mark included; of a line that was split those of all parts.
     """
 
     text: str
     score: float
     log_prob: float
-    length: int
+    ids: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Number of tokens, end mark included."""
+        return len(self.ids)
 
 
 class _Part(NamedTuple):
@@ -236,12 +241,13 @@ class Translator:
             for row, i in enumerate(chosen):
                 ids_WT = found.ids_BWT[row, :n_best]
                 ends_WT = ids_WT == self._tokenizer.special.end
+                lengths_W = np.where(ends_WT.any(axis=1), ends_WT.argmax(axis=1) + 1, 0)
                 begun = [] if reads_source else parts[i].read
                 outputs = zip(
                     self._tokenizer.decode_target([[*begun, *ids_T] for ids_T in ids_WT.tolist()]),
                     found.score_BW[row, :n_best].tolist(),
                     found.log_prob_BW[row, :n_best].tolist(),
-                    np.where(ends_WT.any(axis=1), ends_WT.argmax(axis=1) + 1, 0).tolist(),
+                    [tuple(ids_T[:length].tolist()) for ids_T, length in zip(ids_WT, lengths_W, strict=True)],
                     strict=True,
                 )
                 results[i] = [Translation(*output) for output in outputs]
@@ -285,10 +291,10 @@ def _join(parts: list[list[Translation]], n_best: int, decode: DecodeConfig) -> 
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        return [Translation("", 0.0, 0.0, 0)] * n_best
+        return [Translation("", 0.0, 0.0, ())] * n_best
     joined = []
     for rank in zip(*parts, strict=True):
-        log_prob, length = sum(t.log_prob for t in rank), sum(t.length for t in rank)
-        score = log_prob / float(length_penalty(length, decode.length_penalty, decode.rules))
-        joined.append(Translation(" ".join(t.text for t in rank), score, log_prob, length))
+        log_prob, ids = sum(t.log_prob for t in rank), tuple(i for t in rank for i in t.ids)
+        score = log_prob / float(length_penalty(len(ids), decode.length_penalty, decode.rules))
+        joined.append(Translation(" ".join(t.text for t in rank), score, log_prob, ids))
     return sorted(joined, key=lambda t: -t.score)

@@ -195,7 +195,7 @@ class MultiHeadAttention(nn.Module):
         deterministic: bool,
     ) -> jax.Array:
         """Returns y_BTHK of queries that see the compressed keys of their own sentence, a few at a time."""
-        size, (B, length) = self.config.compression, seg_BS.shape
+        size, B = self.config.compression, len(seg_BS)
         whole = self.is_mutable_collection("intermediates")  # weights are wanted, of all queries
         P = 1 if whole else sequence_shards("BS", seg_BS.shape)
         rows = "P" if P > 1 else "B"
@@ -212,7 +212,7 @@ class MultiHeadAttention(nn.Module):
             scores_PHTS = self._scores(q_PTHK.swapaxes(1, 2), k_PGSK, "BGSK", None)
             y_PHTK, weights_PHTS = self._read(scores_PHTS, (v_PGSK,), mask_P1TS, None, None, deterministic)
             if whole:
-                self.sow("intermediates", "weights", compressed.spread(weights_PHTS, size, length))
+                self.sow("intermediates", "weights", compressed.spread(weights_PHTS, seg_BS, size))
             # A sentence inside of what is another's key has none.
             y_PHTK = jnp.where(mask_P1TS.any(axis=-1, keepdims=True), y_PHTK, 0)
             return y_PHTK.swapaxes(1, 2).reshape(q_BTHK.shape)

@@ -22,10 +22,8 @@ def squeeze(x_BSGK: jax.Array, kernel_XGKK: jax.Array, seg_BS: jax.Array) -> jax
       kernel_XGKK: the weights of the X places, from one K to the other.
       seg_BS: segment numbers.
     """
-    X = len(kernel_XGKK)
-    x_BSXGK, seg_BSX = _grouped(x_BSGK, X), _grouped(seg_BS, X)
-    own_BSX = seg_BSX == seg_BSX[..., :1]
-    x_BSXGK = jnp.where(own_BSX[..., None, None], x_BSXGK, 0)
+    x_BSXGK = _grouped(x_BSGK, len(kernel_XGKK))
+    x_BSXGK = jnp.where(_own(seg_BS, len(kernel_XGKK))[..., None, None], x_BSXGK, 0)
     return jnp.einsum("BSXGK,XGKJ->BSGJ", x_BSXGK, kernel_XGKK)
 
 
@@ -34,10 +32,18 @@ def mask(seg_BT: jax.Array, seg_BS: jax.Array, compression: int) -> jax.Array:
     return segment_mask(seg_BT, _grouped(seg_BS, compression)[..., 0])
 
 
-def spread(weights_BHTS: jax.Array, compression: int, length: int) -> jax.Array:
+def spread(weights_BHTS: jax.Array, seg_BS: jax.Array, compression: int) -> jax.Array:
     """Returns weights_BHTS of all positions: each key's weight, in equal parts, on those it is made of."""
-    size_S = jnp.minimum(compression, length - jnp.arange(weights_BHTS.shape[-1]) * compression)
-    return jnp.repeat(weights_BHTS / size_S, compression, axis=-1)[..., :length]
+    own_BSX = _own(seg_BS, compression)
+    share_BSX = own_BSX / own_BSX.sum(axis=-1, keepdims=True)
+    weights_BHTSX = weights_BHTS[..., None] * share_BSX[:, None, None]
+    return weights_BHTSX.reshape(*weights_BHTS.shape[:-1], -1)[..., : seg_BS.shape[1]]
+
+
+def _own(seg_BS: jax.Array, X: int) -> jax.Array:
+    """Returns own_BSX: which of each X positions belong to the sentence of the first of them."""
+    seg_BSX = _grouped(seg_BS, X)
+    return seg_BSX == seg_BSX[..., :1]
 
 
 def _grouped(x_BS: jax.Array, X: int) -> jax.Array:

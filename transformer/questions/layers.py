@@ -7,6 +7,7 @@ from transformer.questions.measured import Measured, Place
 from transformer.questions.subject import SUBLAYERS, Subject, silenced
 
 _EPSILON = 1e-6  # of the batch norm that is tried
+_BATCHES = 8  # fewer would say little about how far they lie apart
 
 
 def residuals(subject: Subject) -> list[Measured]:
@@ -87,7 +88,7 @@ def batch_norm(subject: Subject) -> list[Measured]:
     rows = []
     for lines in (1, 4, 16):
         starts = range(0, len(x_BSD) - lines + 1, lines)
-        if len(starts) < 2:
+        if len(starts) < _BATCHES:
             break
         batches = [x_BSD[i : i + lines][real_BS[i : i + lines]] for i in starts]
         means_ND, deviations_ND = (np.array([f(b, axis=0) for b in batches]) for f in (np.mean, np.std))

@@ -76,7 +76,7 @@ def rate_and_dropout(subject: Subject) -> list[Measured]:
     config, step = subject.config, subject.step
     if step:
         rate = learning_rate(config.model, config.optim, config.run.num_steps)
-        peak = float(rate(config.optim.warmup_steps - 1))
+        peak = float(rate(jnp.arange(config.run.num_steps)).max())
         rows = [
             Measured("warm_up", config.optim.warmup_steps),
             Measured("peak", peak, "", {"schedule": config.optim.schedule}),

@@ -147,6 +147,8 @@ def divided_scores(subject: Subject) -> list[Measured]:
     config = subject.model.config
     if config.attention_score == "additive":
         return [Measured("additive")]
+    if config.attention in ("compressed", "alternating") or config.positions == "shaw":
+        return [Measured("other_keys")]
     K, draw = config.key_size, np.random.default_rng(0)
     drawn = np.einsum("NK,NK->N", *draw.normal(size=(2, 20_000, K))).var()
     pairs_BTS = _real_pairs(subject)

@@ -87,7 +87,7 @@ def positions(subject: Subject) -> list[Measured]:
         Measured("whole", subject.whole, "nat"),
         Measured("reversed", subject.score(batch=reversed_batch), "nat"),
     ]
-    if subject.model.config.attention != "full":
+    if subject.model.config.attention not in ("full", "compressed"):
         rows.append(Measured("near"))
     if subject.model.config.positions == "none":
         return [*rows, Measured("no_positions")]

@@ -58,7 +58,10 @@ class Subject:
         batch = pack_rows([[pair] for pair in pairs], len(pairs), width)
         special = loaded.tokenizer.special
         params = unstack_layers(loaded.params)
-        return cls(loaded.config, loaded.step, unrolled(loaded.model), params, special, batch)
+        model = unrolled(loaded.model)
+        # All positions at once, or what is inside of a chunk could not be looked at.
+        model = model.clone(config=dataclasses.replace(model.config, chunk_length=0))
+        return cls(loaded.config, loaded.step, model, params, special, batch)
 
     @cached_property
     def seen(self) -> dict[str, np.ndarray]:
@@ -97,14 +100,16 @@ class Subject:
         return float(self.token_scores(*args, **changes).sum() / counted_BT.sum())
 
     def activations(self, params: Any = None, batch: Batch | None = None) -> dict[str, np.ndarray]:
-        """Returns outputs by path, such as "encoder/layer_0/feed_forward"; arguments as in `token_scores`.
+        """Returns float32 outputs by path ("encoder/layer_0/feed_forward"); arguments as of `token_scores`.
 
         Besides: "encoder/layer_0/input", "encoder/finish" (what the stack gives), ".../weights" of attention,
         and ".../feed_forward/Dropout_0", what the activation function gives. Where a layer recurs it is
         computed at every step also for positions that have halted.
         """
         params, batch = self.params if params is None else params, batch or self.batch
-        return jax.device_get(_activations(params, batch, self.model))
+        found = jax.device_get(_activations(params, batch, self.model))
+        # In bfloat16 the sums that experiments make would stall long before their end.
+        return {path: np.asarray(x, np.float32) for path, x in found.items()}
 
     def weights(self, kind: str, seen: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
         """Returns weights_LBHTS of a kind of attention, see `attention_maps.KINDS`."""

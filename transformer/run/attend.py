@@ -68,29 +68,25 @@ def attend(args: argparse.Namespace) -> None:
     """
     from transformer.inference.ablation import without_each_head
     from transformer.inference.attention_maps import alignment, attention_maps
-    from transformer.inference.model_directory import check_kind, check_reads_text, load_model
-    from transformer.inference.translator import Translator
+    from transformer.inference.model_directory import load_model
+    from transformer.inference.sentence_pair import sentence_pair
 
     loaded = load_model(args.model, args.checkpoint)
-    check_kind(loaded.config.model, "encoder_decoder")
-    check_reads_text(loaded.config.model)
     layers = loaded.config.model.num_decoder_layers
     layer = layers if args.layer is None else args.layer
     if not 1 <= layer <= layers:
         raise ConfigError(f"--layer: the decoder has layers 1 to {layers}, got {layer}")
     if not args.source.strip():
         raise ConfigError("SOURCE: is empty; give a sentence")
-    target = args.target
-    if target is None:
-        (target,) = Translator.of(loaded).translate([args.source])
-    maps = attention_maps(loaded, args.source, target)
+    pair = sentence_pair(loaded, args.source, args.target)
+    maps = attention_maps(loaded, pair)
     pairs = " ".join(f"{source}-{word}" for source, word in alignment(maps["cross"], layer - 1))
-    facts = {"source": args.source, "target": target, f"alignment by layer {layer}": pairs}
+    facts = {"source": args.source, "target": pair.text, f"alignment by layer {layer}": pairs}
     if loaded.config.model.recurrence != "none":
         facts["layers"] = _RECURS
     off: Sequence[HeadOff] = ()
     if args.ablate:
-        whole, off = without_each_head(loaded, args.source, target)
+        whole, off = without_each_head(loaded, pair)
         facts["log-probability"] = f"{whole:.3f} nats"
     folder = Path(args.output)
     written = [folder / _PAGE, folder / _TABLE]
@@ -98,7 +94,7 @@ def attend(args: argparse.Namespace) -> None:
     write_text(written[0], page(facts, maps, off))
     write_text(written[1], table(maps))
     written += _pictures(maps, folder)
-    print(f"target\t{target}\nalignment\t{pairs}")
+    print(f"target\t{pair.text}\nalignment\t{pairs}")
     for head in off:
         print(f"off\t{head.kind}\t{head.layer + 1}\t{head.head + 1}\t{head.change:.4f}")
     for file in written:
@@ -149,7 +145,12 @@ def _shown(kind: str, found: "AttentionMap", off: Sequence["HeadOff"]) -> dict[s
     num_layers, num_heads = found.weights_LHTS.shape[:2]
     changes = [head.change for head in off if head.kind == kind]
     maps = {
-        unit: {"queries": m.queries, "keys": m.keys, "weights": m.weights_LHTS.round(_DIGITS).tolist()}
+        unit: {
+            "queries": m.queries,
+            "keys": m.keys,
+            # In float64, or each would be written with the 17 digits of its float32.
+            "weights": m.weights_LHTS.astype(float).round(_DIGITS).tolist(),
+        }
         for unit, m in (("pieces", found), ("words", by_words(found)))
     }
     rows = [changes[i : i + num_heads] for i in range(0, len(changes), num_heads)]

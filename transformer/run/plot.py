@@ -5,8 +5,8 @@ from pathlib import Path
 from transformer.data.corpus import open_corpora
 from transformer.errors import ConfigError
 from transformer.inference.attention_maps import attention_maps
-from transformer.inference.model_directory import LoadedModel, check_reads_text, load_model
-from transformer.inference.translator import Translator
+from transformer.inference.model_directory import LoadedModel, load_model
+from transformer.inference.sentence_pair import sentence_pair
 from transformer.io.metrics_file import read_metrics
 from transformer.io.workdir import Workdir
 from transformer.run.pictures import attention_heat_maps, learning_curve
@@ -27,10 +27,8 @@ def plot(model: str, source: str | None) -> list[Path]:
     pictures = [root / "learning_curve.png"]
     c = loaded.config.model
     if (c.kind == "encoder_decoder" and not c.source_features) or source is not None:
-        check_reads_text(c)
         sentence = source if source is not None else _example(loaded, Workdir(root))
-        translation = Translator.of(loaded).translate([sentence])[0]
-        cross = attention_maps(loaded, sentence, translation)["cross"]
+        cross = attention_maps(loaded, sentence_pair(loaded, sentence))["cross"]
         pictures.append(root / "attention.png")
         title = "Encoder-decoder attention, last layer"
         attention_heat_maps(cross.weights_LHTS, cross.keys, cross.queries, pictures[1], title)

@@ -10,7 +10,7 @@ from transformer.training.schedule import learning_rate
 
 
 def matrices(params: Any) -> Any:
-    """Returns a tree of bools: which parameters weight decay applies to (not biases and norms)."""
+    """Returns a tree of bools: which parameters weight decay applies to: not biases, norms, scores' own."""
     names = ("kernel", "embedding", "lora_a", "lora_b")
     return jax.tree_util.tree_map_with_path(lambda path, x: path[-1].key in names, params)
 

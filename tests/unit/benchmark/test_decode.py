@@ -73,7 +73,7 @@ class SlowTranslator:
     def translate_n_best(self, lines, n_best, *, beam_size, batch_size):
         self.now += 0.5
         self.asked.append((beam_size, batch_size, len(lines)))
-        return [[Translation(f"t {line}", 0.0, 0.0, 2)] for line in lines]
+        return [[Translation(f"t {line}", 0.0, 0.0, (4, 3))] for line in lines]
 
 
 def test_settings_take_turns_and_the_first_pass_does_not_count():

@@ -8,21 +8,26 @@ import numpy as np
 import pytest
 from unit.small_model import make_model
 
-from transformer.errors import DataError
+from transformer.errors import ConfigError, DataError
+from transformer.inference.ablation import without_each_head
 from transformer.inference.attention_maps import AttentionMap, alignment, attention_maps, by_words, words
+from transformer.inference.sentence_pair import sentence_pair
+from transformer.inference.translator import Translator
 from transformer.model.attention import MultiHeadAttention
+from transformer.special_ids import SpecialIds
 
 SOURCE, TARGET = "ant bee cat dog", "gnu hen"
 SOURCE_PIECES, TARGET_PIECES = ["▁ant", "▁bee", "▁cat", "▁dog", "</s>"], ["▁gnu", "▁hen", "</s>"]
+END = [False, False, True]  # marks
 
 
 @pytest.fixture(scope="module")
 def maps(loaded):
-    return attention_maps(loaded, SOURCE, TARGET)
+    return attention_maps(loaded, sentence_pair(loaded, SOURCE, TARGET))
 
 
 def cross(loaded, target=TARGET):
-    return attention_maps(loaded, SOURCE, target)["cross"].weights_LHTS
+    return attention_maps(loaded, sentence_pair(loaded, SOURCE, target))["cross"].weights_LHTS
 
 
 def test_rows_and_columns_are_pieces_with_end_marks(maps):
@@ -66,7 +71,7 @@ def test_the_weights_are_those_of_each_layer_in_order(loaded, maps):
 
 def test_a_layer_that_recurs_shows_each_step():
     model = make_model(recurrence="fixed", num_encoder_layers=3)
-    found = attention_maps(model, SOURCE, TARGET)
+    found = attention_maps(model, sentence_pair(model, SOURCE, TARGET))
     shapes = {kind: found[kind].weights_LHTS.shape for kind in found}
     assert shapes == {"encoder": (3, 2, 5, 5), "decoder": (2, 2, 3, 3), "cross": (2, 2, 3, 5)}
     # The first step by NumPy: embeddings, and the signals of positions and of step 1.
@@ -83,7 +88,7 @@ def test_a_layer_that_recurs_shows_each_step():
 
 
 def test_a_model_that_scans_its_layers_has_the_same_weights(scanned, maps):
-    for kind, found in attention_maps(scanned, SOURCE, TARGET).items():
+    for kind, found in attention_maps(scanned, sentence_pair(scanned, SOURCE, TARGET)).items():
         np.testing.assert_allclose(found.weights_LHTS, maps[kind].weights_LHTS, atol=1e-5)
 
 
@@ -111,23 +116,55 @@ def test_the_weights_shown_are_those_that_the_values_are_read_with(loaded):
 
 def test_learned_positions_end(learned):
     with pytest.raises(DataError, match="target line 1: has 17 tokens"):
-        attention_maps(learned, SOURCE, " ".join(16 * ["ant"]))
+        sentence_pair(learned, SOURCE, " ".join(16 * ["ant"]))
 
 
 def test_words_begin_at_spaces_and_marks_stand_alone():
-    pieces = ["<s>", "▁re", "mark", "<", "▁", "a", "</s>", ">>de<<"]
-    assert [pieces[w.start : w.stop] for w in words(pieces)] == [
-        ["<s>"],
-        ["▁re", "mark", "<"],
-        ["▁", "a"],
-        ["</s>"],
+    pieces = [">>de<<", "re", "<unk>", "mark", "<", "▁", "a", "Ġb", "</s>", "de_DE"]
+    marks = [True, *[False] * 7, True, True]
+    assert [pieces[w.start : w.stop] for w in words(pieces, marks)] == [
         [">>de<<"],
+        ["re", "<unk>", "mark", "<"],
+        ["▁", "a"],
+        ["Ġb"],
+        ["</s>"],
+        ["de_DE"],
     ]
+
+
+def test_marks_are_known_by_their_places(monkeypatch):
+    special = SpecialIds(source_prefix=(4,), source_suffix=(3, 5), target_prefix=(5,))
+    loaded = make_model()
+    monkeypatch.setattr(loaded.tokenizer, "special", special)
+    monkeypatch.setattr(type(loaded.tokenizer), "language", lambda _, line: "ant")
+    pair = sentence_pair(loaded, SOURCE, TARGET)
+    assert (len(pair.source), pair.target[0], pair.language) == (4 + 3, 5, True)
+    found = attention_maps(loaded, pair)
+    assert found["encoder"].key_marks == [True, True, False, False, False, True, True]
+    assert found["cross"].query_marks == [True, False, False, True]
+    assert found["decoder"].query_marks == [True, True, False, False]
+
+
+def test_the_models_own_translation_is_that_of_the_search_piece_by_piece(loaded):
+    line = "ant zebra  bee"  # with unknown text, which is no text again
+    ((own,),) = Translator.of(loaded).translate_n_best([line], 1)
+    pair = sentence_pair(loaded, line)
+    assert (pair.text, tuple(pair.target)) == (own.text, own.ids) and len(own.ids) == own.length > 1
+    whole, _ = without_each_head(loaded, pair)
+    assert whole == pytest.approx(own.log_prob, abs=1e-4)
+
+
+def test_what_would_be_split_or_is_no_text_is_refused(loaded):
+    with pytest.raises(DataError, match=r"source: has 42 tokens, of which the model reads 16 at once"):
+        sentence_pair(loaded, "ant " * 40)
+    for sides in (("caf\udce9", "bee"), ("ant", "caf\udce9")):
+        with pytest.raises(ConfigError, match="is not UTF-8"):
+            sentence_pair(loaded, *sides)
 
 
 def test_a_word_is_read_as_all_its_pieces_and_reads_as_their_mean():
     weights_TS = np.array([[0.1, 0.2, 0.7], [0.3, 0.3, 0.4], [0.5, 0.5, 0.0]], np.float32)
-    found = by_words(AttentionMap(weights_TS[None, None], ["▁a", "b", "</s>"], ["▁c", "d", "</s>"]))
+    found = by_words(AttentionMap(weights_TS[None, None], ["▁a", "b", "</s>"], ["▁c", "d", "</s>"], END, END))
     assert (found.queries, found.keys) == (["ab", "</s>"], ["cd", "</s>"])
     np.testing.assert_allclose(found.weights_LHTS[0, 0], [[0.45, 0.55], [1.0, 0.0]], atol=1e-6)
 
@@ -135,6 +172,9 @@ def test_a_word_is_read_as_all_its_pieces_and_reads_as_their_mean():
 def test_alignment_takes_the_word_read_most_and_no_marks():
     weights_TS = np.array([[0.1, 0.3, 0.6], [0.4, 0.2, 0.4], [0.0, 0.0, 1.0]], np.float32)
     other = np.zeros_like(weights_TS)
-    cross = AttentionMap(np.stack([[other], [weights_TS]]), ["▁x", "▁y", "</s>"], ["▁a", "▁b", "</s>"])
+    queries, keys = ["▁x", "▁y", "</s>"], ["▁a", "▁b", "</s>"]
+    cross = AttentionMap(np.stack([[other], [weights_TS]]), queries, keys, END, END)
     assert alignment(cross, 1) == [(1, 0), (0, 1)]
-    assert alignment(AttentionMap(np.ones((1, 1, 1, 1)), ["</s>"], ["</s>"]), 0) == []
+    spaced = cross._replace(keys=["▁", "▁b", "</s>"])  # a space alone is no word
+    assert alignment(spaced, 1) == [(0, 0), (0, 1)]
+    assert alignment(AttentionMap(np.ones((1, 1, 1, 1)), ["</s>"], ["</s>"], [True], [True]), 0) == []

@@ -7,8 +7,8 @@ import pytest
 from unit.small_model import make_model
 
 from transformer.errors import ConfigError, DataError
-from transformer.inference.attention_maps import attention_maps
 from transformer.inference.scorer import Scorer
+from transformer.inference.sentence_pair import sentence_pair
 from transformer.inference.translator import Translator
 
 C = 4
@@ -55,7 +55,7 @@ def test_what_is_no_source(loaded, frames):
     with pytest.raises(DataError, match=r"source 1: is text, and the model reads frames of 4 numbers"):
         Scorer.of(loaded).score(["ant"], ["bee"])
     with pytest.raises(ConfigError, match=r"its sources are frames .*source_features is 4.*reads text; give"):
-        attention_maps(loaded, "ant", "bee")
+        sentence_pair(loaded, "ant", "bee")
 
 
 def test_learned_positions_bound_parts(frames):

@@ -57,7 +57,7 @@ def test_a_line_scores_the_sum_of_its_tokens_log_probabilities(text):
     assert likelihood.perplexity == pytest.approx(np.exp(-sum(expected) / tokens), rel=1e-4)
     assert likelihood.bits_per_byte == pytest.approx(-sum(expected) / size / np.log(2), rel=1e-4)
     whole = Likelihood(-1.0, 2, 3).plus(Likelihood(-2.0, 3, 4))
-    assert whole == (-3.0, 5, 7)
+    assert whole == (-3.0, 5, 7, 0)
 
 
 @pytest.mark.parametrize(

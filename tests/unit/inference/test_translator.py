@@ -93,7 +93,7 @@ def test_order_and_neighbours_change_nothing(translator, expected):
 
 def test_empty_lines_stay_empty_and_in_their_places(translator, expected):
     found = translator.translate_n_best(["", *LINES[:3], " \t\u3000", *LINES[3:], ""], n_best=2)
-    nothing = [Translation("", 0.0, 0.0, 0)] * 2
+    nothing = [Translation("", 0.0, 0.0, ())] * 2
     assert_same(found, [nothing, *expected[:3], nothing, *expected[3:], nothing])
     assert translator.translate([]) == []
 
@@ -169,9 +169,9 @@ def test_long_lines_are_split_counted_and_joined(loaded):
     assert_same([*found[:2], *found[3:]], parts[4:])
     joined = []
     for ranks in zip(*parts[:4], strict=True):
-        log_prob, length = sum(t.log_prob for t in ranks), sum(t.length for t in ranks)
-        score = log_prob / ((5 + length) / 6) ** 0.6
-        joined.append(Translation(" ".join(t.text for t in ranks), score, log_prob, length))
+        log_prob, ids = sum(t.log_prob for t in ranks), sum((t.ids for t in ranks), ())
+        score = log_prob / ((5 + len(ids)) / 6) ** 0.6
+        joined.append(Translation(" ".join(t.text for t in ranks), score, log_prob, ids))
     assert_same([found[2]], [sorted(joined, key=lambda t: t.score, reverse=True)])
 
 

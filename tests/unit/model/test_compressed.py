@@ -37,9 +37,11 @@ def test_padding_and_other_sentences_are_no_part_of_a_key() -> None:
 
 
 def test_weights_are_shared_by_what_a_key_is_made_of() -> None:
-    weights_BHTS = jnp.array([0.3, 0.5, 0.2]).reshape(1, 1, 1, 3)
-    found = compressed.spread(weights_BHTS, X, 7)[0, 0, 0]
-    np.testing.assert_allclose(found, [0.1] * 3 + [0.5 / 3] * 3 + [0.2], rtol=1e-6)
+    weights_BHTS = jnp.array([[0.3, 0.5, 0.2], [0.6, 0.4, 0]]).reshape(2, 1, 1, 3)
+    seg_BS = jnp.array([[1] * 7, [1] * 5 + [0] * 2])
+    found = compressed.spread(weights_BHTS, seg_BS, X)[:, 0, 0]
+    np.testing.assert_allclose(found[0], [0.1] * 3 + [0.5 / 3] * 3 + [0.2], rtol=1e-6)
+    np.testing.assert_allclose(found[1], [0.2] * 5 + [0] * 2, rtol=1e-6)
 
 
 def test_captured_weights_are_of_every_position_and_sum_to_one() -> None:

@@ -36,7 +36,7 @@ EXPECTED = {
     "T5's": {"never_divides", "not_added", "pre"},
     "BART's": {"post", "ends"},
     "recurrent": {"pre", "recurs"},
-    "near": {"near", "not_added", "post"},
+    "near": {"near", "not_added", "other_keys", "post"},
     "turned": {"shared_keys", "not_added", "post"},
     "without positions and with one head": {"one_head", "not_added", "no_positions", "post"},
 }
@@ -54,6 +54,15 @@ def remarks(name, questions):
         if subject.model.config.positions in ONLY_DISTANCES:
             assert {row.value for row in rows if row.key == "moved"} <= {subject.whole}
     return found
+
+
+def test_padding_has_no_weight_in_compressed_keys_and_chunks_hide_nothing():
+    changes = dict(attention="compressed", chunk_length=3)
+    subject = make_subject(make_model({"data": {"packing": False}}, **changes))
+    hidden = next(row for row in EXPERIMENTS[5](subject) if row.key == "weight")
+    assert hidden.value == 0
+    assert [row.key for row in EXPERIMENTS[4](subject)] == ["other_keys"]
+    assert "zero" in {row.key for row in EXPERIMENTS[14](subject)}
 
 
 def test_what_a_model_lacks_is_said():

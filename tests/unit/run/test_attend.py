@@ -13,6 +13,7 @@ from unit.browser import answers, needs_browser
 from transformer.config import ModelConfig
 from transformer.inference.ablation import HeadOff
 from transformer.inference.attention_maps import AttentionMap
+from transformer.inference.sentence_pair import SentencePair
 from transformer.run import attend
 
 SOURCE, TARGET = ["▁it", "</s>"], ["▁e", "s", "</s>"]
@@ -24,7 +25,8 @@ def maps():
 
     def one(queries, keys):
         weights = draw.random((2, 3, len(queries), len(keys))).astype(np.float32)
-        return AttentionMap(weights / weights.sum(axis=-1, keepdims=True), queries, keys)
+        marks = [[piece in ("<s>", "</s>") for piece in side] for side in (queries, keys)]
+        return AttentionMap(weights / weights.sum(axis=-1, keepdims=True), queries, keys, *marks)
 
     given = ["<s>", *TARGET[:-1]]
     return {"encoder": one(SOURCE, SOURCE), "decoder": one(given, given), "cross": one(TARGET, SOURCE)}
@@ -102,6 +104,8 @@ def test_the_verb_writes_its_files_and_prints_the_alignment(maps, tmp_path, caps
     loaded = types.SimpleNamespace(config=config)
     monkeypatch.setattr("transformer.inference.model_directory.load_model", lambda *_: loaded)
     monkeypatch.setattr("transformer.inference.attention_maps.attention_maps", lambda *_: maps)
+    pair = SentencePair([], [], False, "es")
+    monkeypatch.setattr("transformer.inference.sentence_pair.sentence_pair", lambda *_: pair)
     args = types.SimpleNamespace(
         model="m", checkpoint="best", source="it", target="es", output=str(tmp_path), layer=None, ablate=False
     )
