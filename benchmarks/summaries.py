@@ -49,6 +49,8 @@ KINDS = {"qmsum": of_meeting, "scitldr": of_paper}
 
 def prepare(kind: str, source: Path, folder: Path) -> None:
     """Writes the files of all splits, and the lead baseline."""
+    if not (source / "train.jsonl.gz").exists():
+        raise SystemExit(f"{source}: has no train.jsonl.gz; expected it and those of the other sets")
     folder.mkdir(parents=True, exist_ok=True)
     words = 0
     for name, split in SPLITS.items():

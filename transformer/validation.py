@@ -95,6 +95,9 @@ def _together(config: Config) -> Iterator[str]:
         yield f"model.scan_layers: layers that recur ('{model.recurrence}') are one; set it to false"
     if model.recurrence != "none" and model.embedding_norm:
         yield "model.embedding_norm: where layers recur positions are added at each step; set it to false"
+    if data.kind == "trees" and (config.decode.min_length or config.decode.no_repeat_ngram_size):
+        key = "min_length" if config.decode.min_length else "no_repeat_ngram_size"
+        yield f"decode.{key}: a tree ends where it is whole, and repeats symbols; set it to 0"
     if model.positions == "relative":
         yield from _relative(config)
     yield from _local(config)

@@ -283,5 +283,18 @@ def test_text_that_cannot_be_read(command, run, tmp_path):
     assert code == 3 and re.search("1", one_line(err))
     code, err = command("evaluate", "--hypothesis", __file__)
     assert code == 2 and one_line(err).startswith("--hypothesis: needs --reference")
-    code, err = command("translate", "--model", run, "--beam_size=0", "--input", tmp_path / "short")
+    out = tmp_path / "out"
+    out.write_text("translated\n")
+    here = "--input", tmp_path / "short", "--output"
+    code, err = command("translate", "--model", run, "--beam_size=0", *here, out)
     assert code == 2 and re.search("beam_size: must be above 0, got 0", one_line(err))
+    code, err = command("translate", "--model", run, *here, tmp_path / "short")
+    assert code == 3 and one_line(err).endswith("short: is the file that is read; write to another one")
+    assert (tmp_path / "short").read_bytes() == b"ab\n" and out.read_text() == "translated\n"
+    pair = "--source", tmp_path / "short", "--reference", tmp_path / "short", "--output", out
+    for options, message in (
+        (("--tokenize=13b",), "13b"),
+        (("--baseline", tmp_path / "nothing"), "nothing: no such file"),
+    ):
+        code, err = command("evaluate", "--model", run, *pair, *options)
+        assert code in (2, 3) and message in one_line(err)  # nothing was translated before

@@ -57,6 +57,25 @@ def test_from_trees_to_trees(recipe, tmp_path, monkeypatch, capsys):
         assert read_tree(last, "out").words == ("d",)
         assert "3 sentences parsed, 0 trees repaired: none" in err  # of a model that knows nothing
 
+        def refused(*arguments, code):
+            assert cli.main([*map(str, arguments)]) == code
+            return capsys.readouterr().err.splitlines()[-1]
+
+        parse = "parse", "--model", run, "--input", tmp_path / "text"
+        message = refused(*parse, "--output", tmp_path / "text", code=3)
+        assert "is the file that is read" in message
+        (tmp_path / "old").write_text("trees")
+        for option in ("min_length", "no_repeat_ngram_size"):
+            assert f"{option}: a tree ends" in refused(
+                *parse, "--output", tmp_path / "old", f"--{option}=3", code=2
+            )
+        assert (tmp_path / "text").read_text() and (tmp_path / "old").read_text() == "trees"
+        # Tags are symbols that the first model has no pieces for.
+        others = {**overrides, "data.tree_tags": "true", "init.model": run}
+        arguments[-1] = str(tmp_path / "other")
+        message = refused(*arguments, *(f"--config.{key}={value}" for key, value in others.items()), code=3)
+        assert "is no piece of config.init.model" in message and "init.vocabulary=transplant" in message
+
         gold = str(tmp_path / "dev.clean.trees.gz")
         assert cli.main(["parse", "--model", str(run), "--gold", gold, "--gold_tags"]) == 0
         assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["all", "5"]

@@ -43,7 +43,9 @@ def restrict(log_p_BV: jax.Array, temperature: float, top_k: int, top_p: float) 
       top_p: the likeliest stay whose probabilities, after temperature and `top_k`, first add up to
         this.
     """
-    scaled_BV = jnp.where(log_p_BV > NEVER, log_p_BV / temperature, NEVER)  # no heat makes it possible
+    # The likeliest stays at 0 however cold it is, and no heat makes possible what is not.
+    below_BV = log_p_BV - log_p_BV.max(axis=-1, keepdims=True)
+    scaled_BV = jnp.where(log_p_BV > NEVER, below_BV / temperature, NEVER)
     if 0 < top_k < scaled_BV.shape[-1]:
         smallest_B1 = jax.lax.top_k(scaled_BV, top_k)[0][:, -1:]
         scaled_BV = jnp.where(scaled_BV < smallest_B1, NEVER, scaled_BV)

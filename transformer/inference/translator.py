@@ -1,7 +1,7 @@
 """Text in, translations out; and of a language model, text that goes on."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,6 +140,23 @@ class Translator:
         """
         return [best[0].text for best in self.translate_n_best(lines, 1, first_line, **options)]
 
+    def settings(self, n_best: int, options: Mapping[str, Any]) -> DecodeConfig:
+        """Returns how `translate_n_best` searches with these arguments.
+
+        Raises:
+          ConfigError: if an option is unknown or cannot be used.
+        """
+        decode = replace_decode(self._decode, options)
+        if not 1 <= n_best <= decode.beam_size or (n_best > 1 and decode.temperature > 0):
+            raise ConfigError(
+                f"n_best: got {n_best}, expected 1 to beam_size, and 1 when sampling; "
+                f"beam_size is {decode.beam_size}, temperature {decode.temperature}"
+            )
+        if self._trees and (decode.min_length or decode.no_repeat_ngram_size):
+            key = "min_length" if decode.min_length else "no_repeat_ngram_size"
+            raise ConfigError(f"{key}: a tree ends where it is whole, and repeats symbols; leave it out")
+        return decode
+
     def translate_n_best(
         self, lines: Sequence[Any], n_best: int, first_line: int = 0, **options: Any
     ) -> list[list[Translation]]:
@@ -161,13 +178,7 @@ class Translator:
           DataError: if a line to go on with is longer than the model was trained for, or an array is none
             of frames of the model's.
         """
-        decode = replace_decode(self._decode, options)
-        if not 1 <= n_best <= decode.beam_size or (n_best > 1 and decode.temperature > 0):
-            raise ConfigError(
-                f"n_best: got {n_best}, expected 1 to beam_size, and 1 when sampling; "
-                f"beam_size is {decode.beam_size}, temperature {decode.temperature}"
-            )
-        c = self._model.config
+        decode, c = self.settings(n_best, options), self._model.config
         if c.source_features:
             parts = [self._cut(frames, f"input {n}") for n, frames in enumerate(lines, first_line + 1)]
         elif c.reads_source:

@@ -105,14 +105,21 @@ def _decode(raw: bytes, name: str, number: int) -> str:
 
 
 @contextlib.contextmanager
-def line_writer(path: str | None, append: bool = False) -> Iterator[Callable[[Iterable[str]], None]]:
+def line_writer(
+    path: str | None, append: bool = False, reading: str | None = None
+) -> Iterator[Callable[[Iterable[str]], None]]:
     """Opens a file, or standard output for None, and gives the function that writes lines to it.
 
     With `append` they come after what the file has already. Every call ends in a flush. A line end inside
     a line would shift all that follow: it becomes a space.
 
+    Args:
+      path: of the file.
+      append: leaves what it has.
+      reading: a file that is still read while this one is written.
+
     Raises:
-      DataError: if the file cannot be written.
+      DataError: if the file cannot be written, or is the one that is read.
     """
 
     def write(lines: Iterable[str]) -> None:
@@ -123,6 +130,8 @@ def line_writer(path: str | None, append: bool = False) -> Iterator[Callable[[It
         file: BinaryIO = sys.stdout.buffer
         yield write
         return
+    if reading is not None and Path(path).exists() and Path(path).samefile(reading):
+        raise DataError(f"{path}: is the file that is read; write to another one")
     try:
         opened = Path(path).open("ab" if append else "wb")  # noqa: SIM115 - closed below; its own errors are told apart here
     except OSError as error:

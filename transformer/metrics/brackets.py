@@ -98,7 +98,12 @@ def score_trees(pairs: Iterable[tuple[Tree, Tree]], gold_tags: bool = False) -> 
 
 
 def _retagged(tree: Tree, gold: Tree) -> Tree:
-    return tree.tagged([leaf.tag for leaf in gold.leaves]) if tree.words == gold.words else tree
+    """Returns the tree with the gold tree's tags if their words are the same, traces left aside."""
+    given = [leaf for leaf in gold.leaves if leaf.tag != TRACE]
+    if [leaf.word for leaf in tree.leaves if leaf.tag != TRACE] != [leaf.word for leaf in given]:
+        return tree
+    tags = iter(leaf.tag for leaf in given)
+    return tree.tagged([TRACE if leaf.tag == TRACE else next(tags) for leaf in tree.leaves])
 
 
 def _compare(gold: Tree, predicted: Tree) -> Brackets:

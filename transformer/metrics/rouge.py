@@ -3,6 +3,7 @@
 import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transformer.errors import ConfigError
 from transformer.metrics.scores import check_lines
@@ -41,13 +42,7 @@ def rouge(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Rou
       ConfigError: if the package is not installed.
     """
     check_lines(hypotheses, references)
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError as error:
-        raise ConfigError(
-            "--metric rouge: needs the package rouge-score; pip install 'transformer[rouge]'"
-        ) from error
-    scorer = RougeScorer(_KINDS, use_stemmer=True)
+    scorer = rouge_scorer()
     sums = dict.fromkeys(_KINDS, 0.0)
     for hypothesis, *targets in zip(hypotheses, *references, strict=True):
         for kind, found in scorer.score_multi(targets, hypothesis).items():
@@ -55,3 +50,18 @@ def rouge(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Rou
     version = importlib.metadata.version("rouge-score")
     signature = f"rouge-score:{version}|F1|stems:yes|nrefs:{len(references)}|best"
     return Rouge(**sums, num_lines=len(hypotheses), signature=signature)
+
+
+def rouge_scorer() -> Any:
+    """Returns the package's scorer.
+
+    Raises:
+      ConfigError: if the package is not installed.
+    """
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError as error:
+        raise ConfigError(
+            "--metric rouge: needs the package rouge-score; pip install 'transformer[rouge]'"
+        ) from error
+    return RougeScorer(_KINDS, use_stemmer=True)

@@ -18,8 +18,8 @@ from transformer.io.progress import Pace, Progress
 from transformer.io.text import line_writer, read_lines
 from transformer.io.workdir import Workdir, write_json
 from transformer.metrics.bootstrap import BootstrapResult, paired_bootstrap
-from transformer.metrics.rouge import rouge
-from transformer.metrics.scores import score
+from transformer.metrics.rouge import rouge, rouge_scorer
+from transformer.metrics.scores import make_metrics, score
 from transformer.run.answers import score_labels, score_masked
 from transformer.run.options import option_of
 from transformer.run.prepare import describe
@@ -39,6 +39,7 @@ def evaluate_files(args: argparse.Namespace) -> None:
     """Scores the file `args.hypothesis` against the files `args.reference` and prints the result."""
     if not args.reference:
         raise ConfigError("--hypothesis: needs --reference, the file of reference translations")
+    _check_metric(args, args.tokenize or "13a")
     hypotheses = read_lines(args.hypothesis)
     references = [read_lines(path) for path in args.reference]
     _save(
@@ -101,13 +102,14 @@ def _score_texts(
     args: argparse.Namespace, loaded: LoadedModel, sets: Sequence[_TestSet], options: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     translator = Translator.of(loaded)
+    _check_metric(args, args.tokenize or loaded.config.run.bleu_tokenize)
     results: dict[str, dict[str, Any]] = {}
     for i, test in enumerate(sets):
         hypotheses = _translate(translator, test, options)
         tokenize = args.tokenize or loaded.config.run.bleu_tokenize
+        _write(args, sets, i, hypotheses)
         results[test.name] = _report(args, test.name, hypotheses, test.references, tokenize)
         _show(test, hypotheses, args.show if i == 0 else 0)
-        _write(args, sets, i, hypotheses)
     return results
 
 
@@ -212,17 +214,28 @@ def _report(
     return result
 
 
-def _report_rouge(
-    args: argparse.Namespace, name: str, hypotheses: Sequence[str], references: Sequence[Sequence[str]]
-) -> dict[str, Any]:
-    """As `_report`, for summaries.
+def _check_metric(args: argparse.Namespace, tokenize: str) -> None:
+    """Finds out before anything is translated that the scores cannot be computed.
 
     Raises:
-      ConfigError: if something is asked for that ROUGE has no use for.
+      ConfigError: if something is asked for that a measure has no use for, or a package is missing.
+      DataError: if the baseline cannot be read.
     """
+    if args.metric != "rouge":
+        make_metrics(tokenize, args.lowercase)
+        if args.baseline:
+            read_lines(args.baseline)
+        return
+    rouge_scorer()
     for option in ("baseline", "tokenize", "lowercase"):
         if getattr(args, option):
             raise ConfigError(f"--{option}: is of BLEU and chrF; leave it out with --metric rouge")
+
+
+def _report_rouge(
+    args: argparse.Namespace, name: str, hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    """As `_report`, for summaries."""
     found = rouge(hypotheses, references)
     print(f"{name}: {found.num_lines:,} lines")
     scores = f"ROUGE-1 {found.rouge1:.2f}  ROUGE-2 {found.rouge2:.2f}  ROUGE-L {found.rougeL:.2f}"

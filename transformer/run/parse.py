@@ -87,6 +87,8 @@ def _score(args: argparse.Namespace, options: dict[str, Any]) -> None:
         raise ConfigError("--input: with --gold the sentences are those of the gold trees; leave one out")
     golds = _read_trees(args.gold, traces=args.hypothesis is not None)
     genres = _genres(args.ids, args.gold, len(golds)) if args.ids else []
+    if args.hypothesis and args.output:
+        raise ConfigError("--output: with --hypothesis nothing is parsed; leave one out")
     if args.hypothesis:
         trees = _read_trees(args.hypothesis)
         if len(trees) != len(golds):
@@ -110,14 +112,19 @@ def _parse(
     options: dict[str, Any],
 ) -> Iterator[Tree | None]:
     """Yields the trees of all sentences, each after it was written; tells of repairs at the end."""
+    from transformer.inference.model_directory import load_model
     from transformer.inference.translator import Translator
     from transformer.run.translate import report_split
 
     if args.model is None:
         raise ConfigError("--model: is needed (a run's folder), or --gold and --hypothesis (files of trees)")
-    translator = Translator.load(args.model, args.checkpoint)
+    loaded = load_model(args.model, args.checkpoint)
+    if loaded.config.data.kind != "trees" or loaded.config.model.kind != "encoder_decoder":
+        raise ConfigError(f"--model: {args.model} was not trained to write trees (config.data.kind=trees)")
+    translator = Translator.of(loaded)
+    translator.settings(1, options)  # what cannot be is said before a file is emptied
     pace, repaired, repairs = Pace("parsed", count, "sentences"), 0, Repairs()
-    with line_writer(args.output) as write:
+    with line_writer(args.output, reading=args.gold or args.input) as write:
         for block in blocks:
             found = parse_sentences(translator, block, first_line=pace.done, **options)
             if args.output or not args.gold:

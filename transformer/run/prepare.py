@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from transformer.config import Config
@@ -12,6 +12,7 @@ from transformer.data.labels import names_of
 from transformer.data.pairs import Pair
 from transformer.data.tokenizer import Tokenizer, train_tokenizer
 from transformer.errors import DataError
+from transformer.inference.searching import trees_of
 from transformer.io.workdir import Workdir, write_json
 from transformer.run.initial import base_tokenizer
 
@@ -122,7 +123,10 @@ def _tokenizer(config: Config, workdir: Workdir, corpora: Sequence[Corpus], note
                 )
         return tokenizer
     if of_base:
-        return base_tokenizer(config)
+        tokenizer = base_tokenizer(config)
+        if trees := trees_of(config, tokenizer):
+            _check_symbols(corpora, tokenizer, {*trees.opens, *trees.closes, *trees.tags})
+        return tokenizer
     total = sum(map(len, corpora))
     every = -(-total // config.tokenizer.max_training_lines)
     note(f"tokenizer: training {config.tokenizer.model_type} on {-(-total // every) if every else 0:,} pairs")
@@ -138,6 +142,23 @@ def _tokenizer(config: Config, workdir: Workdir, corpora: Sequence[Corpus], note
     # Brackets with their labels are few, and each is one decision of the model.
     symbols = sorted({symbol for line in targets for symbol in line.split()}) if of_trees else []
     return train_tokenizer(sources, targets, config.tokenizer, symbols)
+
+
+def _check_symbols(corpora: Sequence[Corpus], tokenizer: Tokenizer, known: Collection[int]) -> None:
+    """Checks that a base's pieces write each symbol of the training trees as one, if they do so with any.
+
+    Raises:
+      DataError: naming the first that they cut, which a search among trees would never write.
+    """
+    symbols = sorted({symbol for corpus in corpora for pair in corpus if pair for symbol in pair[1].split()})
+    before = len(tokenizer.special.target_prefix)
+    for symbol, ids in zip(symbols, tokenizer.encode_target(symbols), strict=True):
+        if len(ids) != before + 2 or ids[before] not in known:
+            raise DataError(
+                f"{', '.join(corpus.name for corpus in corpora)}: the symbol {symbol} is no piece of "
+                "config.init.model, which writes trees with pieces of its own; set "
+                "config.init.vocabulary=transplant"
+            )
 
 
 def _labels(config: Config, corpora: Sequence[Corpus], tokenizer: Tokenizer, note: Note) -> list[str]:

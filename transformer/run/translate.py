@@ -61,7 +61,8 @@ def translate(
     done += lines.start
     unit = "samples" if loaded.config.model.source_features else "lines"
     pace = Pace("translated", None if lines.stop == EVERY else lines.stop - done, unit)
-    with line_writer(output, append=resume) as write:
+    translator.settings(n_best or 1, options)  # what cannot be is said before a file is emptied
+    with line_writer(output, append=resume, reading=source) as write:
         for block in blocks_of(source, range(done, lines.stop), _BLOCK, read):
             found = translator.translate_n_best(block, n_best or 1, first_line=done, **options)
             if n_best is None:

@@ -9,7 +9,7 @@ import pytest
 from step_functions import BOS, EOS, Recurrent, longer, output
 
 from transformer.decoding.sampling import restrict, sample
-from transformer.decoding.scores import Allowed
+from transformer.decoding.scores import NEVER, Allowed
 
 LOGITS = np.array([9.0, 0.3, 2.0, 1.4, 1.1, -0.5, 0.8])  # BOS, which is forbidden, looks best
 DRAWS = 20_000
@@ -74,6 +74,13 @@ def test_the_likeliest_token_always_stays(top_p):
     kept_BV = np.asarray(restrict(log_p_BV, 0.7, 50, top_p)) > -1e8
     assert (kept_BV.sum(axis=1) == 1).all()
     np.testing.assert_array_equal(kept_BV.argmax(axis=1), log_p_BV.argmax(axis=1))
+
+
+@pytest.mark.parametrize("top_k", [0, 2])
+def test_cold_makes_nothing_possible(top_k):
+    log_p_BV = jnp.array([[NEVER, -1.6, -1.2, NEVER]])
+    found_V = np.asarray(restrict(log_p_BV, 1e-9, top_k, 1.0))[0]
+    assert found_V.argmax() == 2 and found_V[0] == found_V[3] == NEVER
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,8 @@ def test_punctuation_taken_for_a_word_is_an_error_unless_tags_are_gold():
     gold, predicted = "(ROOT (S (NN a) (, ,) (NN b)))", "(ROOT (S (NP (XX a)) (XX ,) (XX b)))"
     assert counts(gold, predicted) == Brackets(sentences=1, errors=1)
     assert counts(gold, predicted, gold_tags=True) == Brackets(1, 0, 0, 1, 1, 2, 0, 2, 2)
+    traced = gold.replace("(NN a)", "(NP (-NONE- *)) (NN a)")
+    assert counts(traced, predicted, gold_tags=True) == counts(gold, predicted, gold_tags=True)
     # Where words differ there is nothing to take tags from.
     assert counts(gold, "(ROOT (S (XX a)))", gold_tags=True) == Brackets(sentences=1, errors=1)
 

@@ -3,11 +3,15 @@
 import io
 import json
 import sys
+import types
 
 import pytest
 from unit.parsing.treebank import gum_lines
 
+import transformer.run.translate  # noqa: F401 - takes what is replaced below by its name, and only once
 from transformer import cli
+from transformer.config import DecodeConfig
+from transformer.config_mapping import from_config_dict, replace_decode
 from transformer.inference.translator import Translator
 
 GOLD = """(ROOT (S (NP (PRP it)) (VP (VBZ works)) (. .)))
@@ -28,6 +32,9 @@ class Scripted:
 
     num_split = 0
 
+    def settings(self, n_best, options):
+        return replace_decode(DecodeConfig(), options)
+
     def translate(self, lines, **options):
         self.options = options
         return [OUTPUTS[line] for line in lines]
@@ -36,8 +43,19 @@ class Scripted:
 @pytest.fixture
 def translator(monkeypatch):
     scripted = Scripted()
-    monkeypatch.setattr(Translator, "load", classmethod(lambda cls, path, checkpoint: scripted))
+    loaded = types.SimpleNamespace(
+        config=from_config_dict({"data": {"kind": "trees"}, "run": {"eval_lines": 0, "best_metric": "nll"}})
+    )
+    monkeypatch.setattr("transformer.inference.model_directory.load_model", lambda path, checkpoint: loaded)
+    monkeypatch.setattr(Translator, "of", classmethod(lambda cls, model: scripted))
     return scripted
+
+
+def test_a_model_of_no_trees_is_refused(parse, monkeypatch):
+    loaded = types.SimpleNamespace(config=from_config_dict({}))
+    monkeypatch.setattr("transformer.inference.model_directory.load_model", lambda path, checkpoint: loaded)
+    code, out, err = parse("--model", "m", "--input", __file__)
+    assert (code, out) == (2, "") and "--model: m was not trained to write trees" in err
 
 
 @pytest.fixture
@@ -131,6 +149,7 @@ def test_scores_of_a_model(translator, parse, gold, tmp_path):
         ("--gold {0}/gold --input {0}/ids", 2, "--input: with --gold the sentences are those"),
         ("--gold {0}/gold --hypothesis {0}/one", 3, "gold has 2 trees, {0}/one 1; tree n of one"),
         ("--gold {0}/gold --hypothesis {0}/ids", 3, "{0}/ids: line 1, column 1: got 'GUM_news_one'"),
+        ("--gold {0}/gold --hypothesis {0}/one --output {0}/x", 2, "--output: with --hypothesis nothing is"),
         ("--gold {0}/goled", 3, "{0}/goled: no such file; did you mean 'gold'?"),
         ("--gold {0}/traces --model m", 3, "{0}/traces: line 1, column 7: '(-NONE- *)' is a trace"),
         ("--gold {0}/gold --hypothesis {0}/gold --ids {0}/gold", 3, "{0}/gold: line 1: got '(ROOT (S"),
