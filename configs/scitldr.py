@@ -14,7 +14,10 @@ Data: github.com/allenai/scitldr, SciTLDR-Data/SciTLDR-A, its three files packed
 test}.jsonl.gz; 1,992 pairs to train on, 619 for dev, 618 to test. The first command writes them as lines
 into data/scitldr (elsewhere: --config.data.root=DIR).
 
-Hardware, time, score: Not run here.
+Reached: ROUGE-1 28.12, ROUGE-2 8.26, ROUGE-L 24.17 against all summaries, below the lead baseline (31.29,
+12.33, 24.98); 33 min on one of 2 CPU cores (AMD EPYC), jax 0.10.2. From 1,992 pairs and no other text it
+learns how such sentences begin ("We propose a novel ...") and to copy some of the abstract's words.
+rouge-score:0.1.2|F1|stems:yes|nrefs:4|best
 """
 
 from ml_collections import ConfigDict
