@@ -289,9 +289,15 @@ def test_text_that_cannot_be_read(command, run, tmp_path):
     code, err = command("translate", "--model", run, "--beam_size=0", *here, out)
     assert code == 2 and re.search("beam_size: must be above 0, got 0", one_line(err))
     code, err = command("translate", "--model", run, *here, tmp_path / "short")
-    assert code == 3 and one_line(err).endswith("short: is the file that is read; write to another one")
+    assert code == 3 and one_line(err).endswith("short: is a file that is read; write to another one")
     assert (tmp_path / "short").read_bytes() == b"ab\n" and out.read_text() == "translated\n"
+    code, err = command(
+        "score", "--model", run, "--source", tmp_path / "short", "--target", out, "--output", out
+    )
+    assert code == 3 and "out: is a file that is read" in one_line(err)
     pair = "--source", tmp_path / "short", "--reference", tmp_path / "short", "--output", out
+    code, err = command("evaluate", "--model", run, *pair[:-1], tmp_path / "short")
+    assert code == 3 and "short: is a file that is read" in one_line(err)
     for options, message in (
         (("--tokenize=13b",), "13b"),
         (("--baseline", tmp_path / "nothing"), "nothing: no such file"),

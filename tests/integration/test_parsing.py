@@ -63,7 +63,7 @@ def test_from_trees_to_trees(recipe, tmp_path, monkeypatch, capsys):
 
         parse = "parse", "--model", run, "--input", tmp_path / "text"
         message = refused(*parse, "--output", tmp_path / "text", code=3)
-        assert "is the file that is read" in message
+        assert "is a file that is read" in message
         (tmp_path / "old").write_text("trees")
         for option in ("min_length", "no_repeat_ngram_size"):
             assert f"{option}: a tree ends" in refused(

@@ -29,7 +29,11 @@ class Damaged(DataError):
 
     def __init__(self, path: Path, why: str):
         super().__init__(f"{path}: {why}; run the same command again: it makes the file anew")
-        self.path = path
+        self.path, self._why = path, why
+
+    def __reduce__(self) -> tuple[type["Damaged"], tuple[Path, str]]:
+        """Lets a worker process raise it in another one."""
+        return Damaged, (self.path, self._why)
 
 
 class Column(PieceFile):

@@ -54,11 +54,13 @@ class MetricsFile(PatientFile):
             every = _sift(content, lambda split, step: split == "train")
             self.reached = max((step for _, step in every.keys), default=0)
             last = math.inf if resume_step is None else resume_step
-            found = _sift(content, lambda split, step: step <= last)
+            # What was skipped stays known, also where the run went back behind it.
+            done: Keep = lambda split, step: step <= last or (last > 0 and split == "skipped")  # noqa: E731
+            found = _sift(content, done)
             counts = {f"after step {last:,}": found.dropped, "damaged": found.damaged}
             self.removed = {reason: count for reason, count in counts.items() if count}
             self._written = found.keys
-            self._keep(lambda split, step: step <= last)
+            self._keep(done)
             self.write_out()
 
     def go_back(self, step: int) -> None:

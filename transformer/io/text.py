@@ -6,7 +6,7 @@ import queue
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -104,9 +104,20 @@ def _decode(raw: bytes, name: str, number: int) -> str:
         ) from None
 
 
+def check_not_read(path: str | None, reading: Sequence[str | None]) -> None:
+    """Checks that a file to be written is none of those that are read.
+
+    Raises:
+      DataError: if it is.
+    """
+    for other in reading:
+        if path and other and Path(path).exists() and Path(other).exists() and Path(path).samefile(other):
+            raise DataError(f"{path}: is a file that is read; write to another one")
+
+
 @contextlib.contextmanager
 def line_writer(
-    path: str | None, append: bool = False, reading: str | None = None
+    path: str | None, append: bool = False, reading: Sequence[str | None] = ()
 ) -> Iterator[Callable[[Iterable[str]], None]]:
     """Opens a file, or standard output for None, and gives the function that writes lines to it.
 
@@ -116,10 +127,10 @@ def line_writer(
     Args:
       path: of the file.
       append: leaves what it has.
-      reading: a file that is still read while this one is written.
+      reading: files that were or are read, and must not be lost.
 
     Raises:
-      DataError: if the file cannot be written, or is the one that is read.
+      DataError: if the file cannot be written, or is one that is read.
     """
 
     def write(lines: Iterable[str]) -> None:
@@ -130,8 +141,7 @@ def line_writer(
         file: BinaryIO = sys.stdout.buffer
         yield write
         return
-    if reading is not None and Path(path).exists() and Path(path).samefile(reading):
-        raise DataError(f"{path}: is the file that is read; write to another one")
+    check_not_read(path, reading)
     try:
         opened = Path(path).open("ab" if append else "wb")  # noqa: SIM115 - closed below; its own errors are told apart here
     except OSError as error:

@@ -43,7 +43,7 @@ def classify(args: argparse.Namespace) -> None:
         raise ConfigError("--n_best: this model labels words, each of which has one; leave it out")
     options = {} if args.batch_size is None else {"batch_size": args.batch_size}
     pace = Pace("classified", count_lines(args.input))
-    with line_writer(args.output, reading=args.input) as write:
+    with line_writer(args.output, reading=[args.input]) as write:
         for block in stream_blocks(args.input, _BLOCK):
             answers = classifier.n_best(block, args.n_best, first_line=pace.done, **options)
             if classifier.labels == "word":  # all labels, then all probabilities

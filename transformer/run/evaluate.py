@@ -15,7 +15,7 @@ from transformer.inference.scorer import Scorer
 from transformer.inference.translator import Translator
 from transformer.io.metrics_file import MetricsFile
 from transformer.io.progress import Pace, Progress
-from transformer.io.text import line_writer, read_lines
+from transformer.io.text import check_not_read, line_writer, read_lines
 from transformer.io.workdir import Workdir, write_json
 from transformer.metrics.bootstrap import BootstrapResult, paired_bootstrap
 from transformer.metrics.rouge import rouge, rouge_scorer
@@ -39,6 +39,7 @@ def evaluate_files(args: argparse.Namespace) -> None:
     """Scores the file `args.hypothesis` against the files `args.reference` and prints the result."""
     if not args.reference:
         raise ConfigError("--hypothesis: needs --reference, the file of reference translations")
+    _check_outputs(args)
     _check_metric(args, args.tokenize or "13a")
     hypotheses = read_lines(args.hypothesis)
     references = [read_lines(path) for path in args.reference]
@@ -56,6 +57,7 @@ def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
     """
     if args.model is None:
         raise ConfigError("--model: is needed (a run's folder), or --hypothesis (a file of translations)")
+    _check_outputs(args)
     loaded = load_model(args.model, args.checkpoint)
     if loaded.config.model.kind == "encoder_only":
         _refuse_search(args, options)
@@ -68,7 +70,18 @@ def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
         results = (_score_labels if loaded.tokenizer.labels else _score_texts)(args, loaded, sets, options)
     record = _save(args, results)
     if args.source is None and args.split == "test":
-        MetricsFile(Path(args.model), None).record("test", loaded.step, record)
+        file = MetricsFile(Path(args.model), None)
+        file.record("test", loaded.step, record)
+        if file.error:
+            warning = (
+                f"warning: {file.path}: cannot be written ({file.error.strerror}); the scores are not in it"
+            )
+            Progress(None, time.monotonic).note(warning)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    for path in (args.output, args.json):
+        check_not_read(path, [args.source, args.hypothesis, args.baseline, *(args.reference or ())])
 
 
 def _save(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> dict[str, Any]:

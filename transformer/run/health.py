@@ -2,6 +2,8 @@
 
 import math
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 from transformer.config import RunConfig
 from transformer.errors import DivergedError
@@ -23,6 +25,16 @@ class Health:
         self._in_a_row = 0
         self.skipped = 0
         self.rollbacks = 0
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps, as JSON, so that a run that stops goes on as if it had not."""
+        return {"losses": list(self._losses), "in_a_row": self._in_a_row, "skipped": self.skipped}
+
+    def resume(self, rollbacks: int, saved: Mapping[str, Any]) -> None:
+        """Goes on from `state` of a checkpoint; of older ones it is empty."""
+        self.rollbacks, self.skipped = rollbacks, saved.get("skipped", 0)
+        self._in_a_row = saved.get("in_a_row", 0)
+        self._losses.extend(saved.get("losses", ()))
 
     def observe(self, loss: float, skipped: bool) -> str | None:
         """Takes one step's loss (nats a target token) and whether its update was skipped.

@@ -47,6 +47,7 @@ class Position:
       best: best value of the metric before this step's own evaluation.
       stale: evaluations since then.
       rollbacks: how often the run went back to an earlier checkpoint.
+      health: what `Health` has seen.
     """
 
     metric: str
@@ -55,6 +56,7 @@ class Position:
     best: float | None = None
     stale: int = 0
     rollbacks: int = 0
+    health: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -104,7 +106,7 @@ class Run:
             note(f"continuing after step {self.position.step:,}")
         self.train_step, self.eval_step = jit_steps(self.model, self.tx, config, mesh, self.state)
         self.dropout_key = dropout_key(run)
-        self.health.rollbacks = self.position.rollbacks
+        self.health.resume(self.position.rollbacks, self.position.health)
         self.pending: _Pending | None = None
         self.shapes: set[tuple[int, ...]] = set()  # of batches, compiled so far
         self.agreed_to_stop = False
@@ -283,7 +285,7 @@ class Run:
         return bool(self.stop.signal) if jax.process_count() == 1 else self.agreed_to_stop
 
     def _save(self) -> None:
-        self.position.data = self.batches.get_state()
+        self.position.data, self.position.health = self.batches.get_state(), self.health.state()
         with self.goodput.spent("saving"):
             self.checkpoints.save(self.position.step, self.state.items(), dataclasses.asdict(self.position))
 

@@ -124,7 +124,7 @@ def _parse(
     translator = Translator.of(loaded)
     translator.settings(1, options)  # what cannot be is said before a file is emptied
     pace, repaired, repairs = Pace("parsed", count, "sentences"), 0, Repairs()
-    with line_writer(args.output, reading=args.gold or args.input) as write:
+    with line_writer(args.output, reading=[args.gold, args.input]) as write:
         for block in blocks:
             found = parse_sentences(translator, block, first_line=pace.done, **options)
             if args.output or not args.gold:

@@ -66,13 +66,14 @@ def prepare_data(config: Config, workdir: Workdir, note: Note) -> PreparedData:
         return encoded
 
     encoded_train, encoded_dev = encode("train", train), encode("dev", dev)
-    if not sum(map(len, encoded_train)):
+    weights = [c.weight for c in train if c.weight is not None]
+    shares = weights or [1.0] * len(train)
+    if not any(share * len(part) for share, part in zip(shares, encoded_train, strict=True)):
         names = ", ".join(c.name for c in train)
         causes = "; ".join(left_out(c.counts) for c in encoded_train)
         raise DataError(f"{names}: no usable line to train on (left out: {causes})")
     if is_new:  # an attempt that fails above leaves none to the next one
         tokenizer.save(workdir.tokenizer)
-    weights = [c.weight for c in train if c.weight is not None]
     return PreparedData(
         tokenizer, encoded_train, weights or None, encoded_dev, dev_lines(dev, config.run.eval_lines), counts
     )

@@ -62,7 +62,7 @@ def translate(
     unit = "samples" if loaded.config.model.source_features else "lines"
     pace = Pace("translated", None if lines.stop == EVERY else lines.stop - done, unit)
     translator.settings(n_best or 1, options)  # what cannot be is said before a file is emptied
-    with line_writer(output, append=resume, reading=source) as write:
+    with line_writer(output, append=resume, reading=[source]) as write:
         for block in blocks_of(source, range(done, lines.stop), _BLOCK, read):
             found = translator.translate_n_best(block, n_best or 1, first_line=done, **options)
             if n_best is None:
@@ -110,7 +110,7 @@ def score_files(
     scorer = Scorer.of(loaded)
     pace = Pace("scored", len(targets))
     likelihood = Likelihood(0.0, 0, 0)
-    with line_writer(output) as write:
+    with line_writer(output, reading=[source, target]) as write:
         for first in range(0, len(targets), _BLOCK):
             block = slice(first, first + _BLOCK)
             read = None if sources is None else sources[block]

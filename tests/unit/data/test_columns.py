@@ -1,6 +1,7 @@
 """Columns of numbers: nothing damaged is ever given out, and little is read to find that out."""
 
 import os
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -73,8 +74,10 @@ def test_blocks_that_changed_places_are_noticed(tmp_path):
         content[sums : sums + 4],
     )
     path.write_bytes(content)
-    with pytest.raises(Damaged):
+    with pytest.raises(Damaged) as damage:
         read_all(path)
+    again = pickle.loads(pickle.dumps(damage.value))  # as from a worker process
+    assert type(again) is Damaged and (str(again), again.path) == (str(damage.value), path)
 
 
 def test_damage_is_found_in_its_block_and_no_other(tmp_path):

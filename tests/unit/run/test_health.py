@@ -1,5 +1,6 @@
 """When a run must go back, and how often it may."""
 
+import json
 import math
 
 import pytest
@@ -43,6 +44,20 @@ def test_the_last_rollback_ends_the_run():
     assert health.rollbacks == 2
     with pytest.raises(DivergedError, match=r"step 90: 2 updates .* gone back 2 times already; lower config"):
         health.go_back(90, "2 updates in a row were not finite")
+
+
+def test_a_stop_forgets_nothing():
+    sound, bad = (2.0, False), (math.nan, True)
+    course = [sound] * 98 + [bad] * 2 + [(9.0, False)] + [bad] * 3 + [sound]
+    run = RunConfig(spike_factor=2.0, max_skipped=3)
+    for cut in (0, 50, 99, 100, 102, 103):
+        health, whole = Health(run), Health(run)
+        for i, step in enumerate([sound] * 60 + course):
+            if i == cut + 60:
+                saved, health = json.loads(json.dumps(health.state())), Health(run)
+                health.resume(1, saved)
+            assert health.observe(*step) == whole.observe(*step)
+        assert (health.skipped, health.rollbacks) == (whole.skipped, 1)
 
 
 def test_what_was_usual_before_a_rollback_is_forgotten():
