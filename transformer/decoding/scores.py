@@ -88,7 +88,7 @@ def next_token(
       ids_BWT: the hypotheses so far.
       t: scalar int32.
       limit_B: longest output of each row.
-      allowed: which outputs there may be; what may not be takes no probability from the others.
+      allowed: which outputs there may be; the probability of what may not be is not shared out among them.
       context: of the rows, for `follows`.
       follows: which tokens may come after those of a hypothesis; None: all.
     """

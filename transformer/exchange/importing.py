@@ -19,6 +19,12 @@ _NOT_HERE = {
     "diversity_penalty": 0.0,
     "num_beam_groups": 1,
     "do_sample": False,
+    "suppress_tokens": [],
+    "begin_suppress_tokens": [],
+    "sequence_bias": {},
+    "encoder_repetition_penalty": 1.0,
+    "exponential_decay_length_penalty": None,
+    "renormalize_logits": False,
     "word-penalty": 0.0,
     "shortlist": [],
 }

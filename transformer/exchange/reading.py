@@ -62,6 +62,8 @@ def read_model(
     foreign.check()
     joint = model["tied_embeddings"] in ("all", "inputs")
     tables = ("shared", "shared") if joint else ("source", "target")
+    if joint:
+        tensors = _with_shared(family, tensors, model)
     rows = [_rows(foreign, tensors, family.name(f"{table}/embedding", model)) for table in tables]
     _check_copies(foreign, family, tensors, model, family.name(f"{tables[1]}/embedding", model))
     foreign.check()
@@ -76,6 +78,16 @@ def _own_output(family: Family, tensors: Tensors) -> bool:
     if output not in tensors or shared not in tensors:
         return output in tensors
     return not tensors.same(output, shared)
+
+
+def _with_shared(family: Family, tensors: Tensors, model: Mapping[str, Any]) -> Tensors:
+    """Returns the tensors with the shared table under its name: files may have it under a copy's alone."""
+    shared = family.name("shared/embedding", model)
+    for name in tensors:
+        is_copy = name.endswith("embed_tokens.weight") and family.derived(name, model)
+        if is_copy and shared not in tensors:
+            return tensors.renamed(name, shared)
+    return tensors
 
 
 def _rows(foreign: Foreign, tensors: Tensors, name: str) -> int:

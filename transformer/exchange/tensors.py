@@ -29,6 +29,10 @@ class Tensors:
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
+    def renamed(self, name: str, new: str) -> "Tensors":
+        """Returns the same tensors, one of them under another name."""
+        return Tensors({new if n == name else n: tensor for n, tensor in self._tensors.items()})
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns a tensor's shape."""
         return tuple(self._tensors[name].shape)
