@@ -4,11 +4,12 @@
     transformer parse --model runs/gum_parsing --beam_size 4 < data/gum-const/unlabelled \
         > data/gum-const/silver.trees
     transformer train --config configs/gum_parsing_semi.py --workdir runs/gum_parsing_semi
-    transformer parse --model runs/gum_parsing_semi --checkpoint last --gold data/gum-const/dev.clean.trees.gz \
-        --ids data/gum-const/dev.ids.gz --gold_tags
+    transformer parse --model runs/gum_parsing_semi --checkpoint last \
+        --gold data/gum-const/dev.clean.trees.gz --ids data/gum-const/dev.ids.gz --gold_tags
 
 Data: as in gum_parsing.py, and data/gum-const/unlabelled: English sentences, one a line, none empty, words
-and punctuation apart as in the trees (benchmarks/unlabelled.py makes such a file). Half of what is trained on is theirs, however many they are.
+and punctuation apart as in the trees (benchmarks/unlabelled.py makes such a file). Half of what is trained
+on is theirs, however many they are.
 
 As in the paper, almost nothing else changes: twice the vocabulary, and longer training. There it was
 17 million sentences parsed by better parsers than the model itself.
