@@ -19,11 +19,15 @@ _SHORTEST_WINDOW = 20  # steps that rates are taken over, at least
 
 
 class _Step(NamedTuple):
-    """One optimizer step: seconds of training time at its end, tokens without padding, seconds of waiting."""
+    """One optimizer step: seconds of training time at its end, tokens without padding, seconds of waiting.
+
+    Not `timed`: it was done while the program was busy, and its seconds are in no training time.
+    """
 
     time: float
     tokens: float
     data_wait: float
+    timed: bool
 
 
 class RunLog:
@@ -88,7 +92,7 @@ class RunLog:
         self._events.begin_at(step + 1 if step else 0)
         self._tell_failures()
 
-    def train(self, step: int, metrics: Mapping[str, float]) -> None:
+    def train(self, step: int, metrics: Mapping[str, float], timed: bool = True) -> None:
         """Logs one optimizer step; call it for every step.
 
         The file and TensorBoard get every `log_every`-th step and the last one, with the values of that very
@@ -100,19 +104,21 @@ class RunLog:
           step: steps done, this one included.
           metrics: loss and nll (nats a target token), learning_rate, gradient_norm, source_tokens and
             target_tokens (without padding), data_wait (seconds waited for the batch); others are welcome.
+          timed: false for a step that was computed within `busy`: its tokens are in no rate.
         """
         now = self._clock()
         tokens = metrics["source_tokens"] + metrics["target_tokens"]
-        self._window.append(_Step(now - self._progress.paused, tokens, metrics["data_wait"]))
+        self._window.append(_Step(now - self._progress.paused, tokens, metrics["data_wait"], timed))
         first, *later = self._window
         seconds = later[-1].time - first.time if later else now - self._start
-        rate = sum(s.tokens for s in later or [first]) / seconds if seconds > 0 else math.nan
+        counted = [s for s in later if s.timed] if later else [first]
+        rate = sum(s.tokens for s in counted) / seconds if counted and seconds > 0 else math.nan
         last = step == self._num_steps
         if last or step % self._log_every == 0:
             self._numbers("train", step, {**metrics, "tokens_per_second": rate})
         parts = [f"step {step:,}/{self._num_steps:,}"]
-        if later:
-            parts.append(f"{duration(seconds / len(later) * (self._num_steps - step))} left")
+        if later and counted:
+            parts.append(f"{duration(seconds / len(counted) * (self._num_steps - step))} left")
         parts.append(f"loss {metrics['loss']:.3f}  ppl {_perplexity(metrics['nll']):.4g}")
         parts.append(f"{rate:,.0f} tokens/s")
         if later:
@@ -204,7 +210,7 @@ class SilentLog(RunLog):
     def go_back(self, step: int, reached: int) -> None:
         """Has nothing to take out."""
 
-    def train(self, step: int, metrics: Mapping[str, float]) -> None:
+    def train(self, step: int, metrics: Mapping[str, float], timed: bool = True) -> None:
         """Writes nothing."""
 
     def scores(self, split: str, step: int, metrics: Mapping[str, float | int | str]) -> None:

@@ -67,6 +67,7 @@ class _Pending:
     metrics: dict[str, jax.Array]
     data_wait: float
     pairs: np.ndarray
+    timed: bool  # false: it was compiled, too
 
 
 class Run:
@@ -134,8 +135,7 @@ class Run:
             base, self.base = initial_parameters(self.config, self.workdir, pieces, like, self.note)
         if found is None:
             return init_state(self.model, self.tx, self.config, self.mesh, *base), new
-        items, saved = found
-        position = Position(**saved)
+        items, position = found[0], Position(**found[1])
         if position.metric != new.metric:  # values of two metrics do not compare
             position = dataclasses.replace(position, metric=new.metric, best=None, stale=0)
         step = jax.device_put(jnp.int32(position.step), like.step.sharding)
@@ -167,7 +167,7 @@ class Run:
         if not self._settle():
             return  # this step began from what has just been given up
         self.position.step += 1
-        self.pending = _Pending(self.position.step, metrics, data_wait, found.pairs)
+        self.pending = _Pending(self.position.step, metrics, data_wait, found.pairs, not new_shape)
         self._check_replicas()
         if self._saving_is_due() and self._settle() and self._is_finite():
             self._save()
@@ -175,6 +175,7 @@ class Run:
 
     @contextlib.contextmanager
     def _compiling(self, shape: tuple[int, ...]) -> Iterator[None]:
+        jax.block_until_ready(self.state.step)  # the steps before are training
         first = not self.shapes
         self.shapes.add(shape)
         if len(self.shapes) > (most := self.config.run.max_compilations):
@@ -201,8 +202,7 @@ class Run:
 
     def _save_before_the_end(self) -> None:
         """Saves what is done when the data fails; several processes cannot agree on it any more."""
-        alone = jax.process_count() == 1
-        if alone and self._settle() and self._is_finite():
+        if jax.process_count() == 1 and self._settle() and self._is_finite():
             self.checkpoints.wait()
             if self.position.step and not self.checkpoints.is_saved(self.position.step):
                 self._save()
@@ -218,7 +218,7 @@ class Run:
         why = self.health.observe(values["loss"], skipped)
         if skipped:
             self._tell_skipped(pending, values)
-        self.log.train(pending.step, {**values, "data_wait": pending.data_wait})
+        self.log.train(pending.step, {**values, "data_wait": pending.data_wait}, pending.timed)
         if why:
             self._go_back(why)
             return False

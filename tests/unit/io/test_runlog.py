@@ -1,5 +1,6 @@
 """A run's log as others read it: the file, TensorBoard's records, the line on the screen."""
 
+import contextlib
 import errno
 import io
 import json
@@ -100,6 +101,19 @@ def test_tokens_per_second_are_real_tokens_without_evaluation_and_compilation(tm
         "step 5/100  3 min 10 s left  loss 2.000  ppl 2.718  50 tokens/s  data wait 25%  "
         "lr 1.00e-03  grad norm 0.5"
     )
+
+
+def test_steps_that_were_compiled_too_are_in_no_rate(tmp_path):
+    clock = Clock()
+    log, stream = make_log(tmp_path, clock, num_steps=100, log_every=1)
+    for step in range(1, 51):  # as with batches of six shapes; each step takes a second
+        new_shape = step % 8 == 1
+        with log.busy("compiling") if new_shape else contextlib.nullcontext():
+            clock.now += 6 if new_shape else 1
+        log.train(step, step_metrics(source_tokens=600, target_tokens=400), timed=not new_shape)
+    rates = [entry["tokens_per_second"] for entry in read_metrics(tmp_path)]
+    assert rates[1:] == [pytest.approx(1000)] * 49
+    assert "step 49/100  51 s left" in stream.getvalue()
 
 
 def test_the_window_moves(tmp_path):
