@@ -91,8 +91,8 @@ def test_a_run_learns_continues_to_the_bit_and_is_used(folder, capsys):
         assert cli.main([*map(str, arguments), "--model", str(whole)]) == 2
         told = capsys.readouterr().err
         assert "its sources are frames" in told and "Traceback" not in told
-    assert verb("parse", whole, "--input", folder / "test.words") == 3
-    assert "input 1: is text, and the model reads frames of 32 numbers" in capsys.readouterr().err
+    assert verb("parse", whole, "--input", folder / "test.words") == 2
+    assert "was not trained to write trees" in capsys.readouterr().err
     assert verb("translate", whole) == 2
     assert "--input: is needed: the model reads frames" in capsys.readouterr().err
     exported = folder / "exported"

@@ -139,18 +139,6 @@ def with_settings(folder: Path, **settings: Any) -> Path:
     return folder
 
 
-def test_the_shared_table_may_have_a_copys_name(tmp_path):
-    theirs = plain_folder.tensors()
-    renamed = {name.replace("shared", "decoder.embed_tokens"): x for name, x in theirs.items()}
-    assert renamed.keys() - theirs.keys() == {"model.decoder.embed_tokens.weight"}
-    found = []
-    for name, arrays in (("a", theirs), ("b", renamed)):
-        import_hf(plain_folder.write(tmp_path / name, arrays), tmp_path / f"ours_{name}", note=quiet)
-        found.append(cases.flatten(load_model(tmp_path / f"ours_{name}").params))
-    assert found[0].keys() == found[1].keys()
-    assert all(np.array_equal(x, found[1][path]) for path, x in found[0].items())
-
-
 def test_rules_of_the_search_that_are_not_ours_are_told(tmp_path, capsys):
     folder = plain_folder.write_bart(tmp_path / "from", ["t h", "th e"])
     with_settings(folder, repetition_penalty=1.2, diversity_penalty=0.0, suppress_tokens=[7])
