@@ -64,14 +64,17 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the three texts")
     folder = parser.parse_args().folder
+    texts = {
+        folder / "qmsum" / "train.jsonl.gz": of_meetings,
+        folder / "scitldr-abstract" / "train.jsonl.gz": of_abstracts,
+        folder / "tatoeba-en-de" / "train.en.gz": of_lines,
+    }
+    if missing := [str(file) for file in texts if not file.exists()]:
+        raise SystemExit(f"{', '.join(missing)}: no such file")
     draw = random.Random(0)
     chosen: list[str] = []
-    for sentences in (
-        of_meetings(folder / "qmsum" / "train.jsonl.gz"),
-        of_abstracts(folder / "scitldr-abstract" / "train.jsonl.gz"),
-        of_lines(folder / "tatoeba-en-de" / "train.en.gz"),
-    ):
-        kept = dict.fromkeys(text for text in sentences if len(text.split()) in WORDS)
+    for file, sentences in texts.items():
+        kept = dict.fromkeys(text for text in sentences(file) if len(text.split()) in WORDS)
         chosen += draw.sample(list(kept), COUNT)
     draw.shuffle(chosen)
     print("\n".join(chosen))

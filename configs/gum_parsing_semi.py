@@ -12,7 +12,7 @@ and punctuation apart as in the trees (benchmarks/unlabelled.py makes such a fil
 on is theirs, however many they are.
 
 As in the paper, almost nothing else changes: twice the vocabulary, and longer training. There it was
-17 million sentences parsed by better parsers than the model itself.
+17 million sentences with trees of other parsers.
 
 Reached, last checkpoint: perplexity 1.60 a symbol on dev; F1 47.27 on dev, 44.44 on test, where
 trees alone have 46.42 and 45.81 (docs/parsing.md). 71 min on one of 2 CPU cores (AMD EPYC), jax 0.10.2.

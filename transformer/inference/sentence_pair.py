@@ -49,7 +49,8 @@ def sentence_pair(loaded: LoadedModel, source: str, target: str | None = None) -
         )
     if target is None:
         ((own,),) = Translator.of(loaded).translate_n_best([source], 1)
-        tgt, target = list(own.ids), own.text
+        # What nothing is read of has no output, and not even an end mark.
+        tgt, target = list(own.ids) or tokenizer.encode_target([own.text])[0], own.text
     else:
         (tgt,) = tokenizer.encode_target([target])
     check_positions(loaded.model.config, [(src, tgt)])

@@ -54,8 +54,11 @@ class MetricsFile(PatientFile):
             every = _sift(content, lambda split, step: split == "train")
             self.reached = max((step for _, step in every.keys), default=0)
             last = math.inf if resume_step is None else resume_step
-            # What was skipped stays known, also where the run went back behind it.
-            done: Keep = lambda split, step: step <= last or (last > 0 and split == "skipped")  # noqa: E731
+
+            def done(split: str, step: int) -> bool:
+                # What was skipped stays known, also where the run went back behind it.
+                return step <= last or (last > 0 and split == "skipped")
+
             found = _sift(content, done)
             counts = {f"after step {last:,}": found.dropped, "damaged": found.damaged}
             self.removed = {reason: count for reason, count in counts.items() if count}

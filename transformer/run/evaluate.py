@@ -239,10 +239,10 @@ def _check_metric(args: argparse.Namespace, tokenize: str) -> None:
         if args.baseline:
             read_lines(args.baseline)
         return
-    rouge_scorer()
     for option in ("baseline", "tokenize", "lowercase"):
         if getattr(args, option):
             raise ConfigError(f"--{option}: is of BLEU and chrF; leave it out with --metric rouge")
+    rouge_scorer()
 
 
 def _report_rouge(

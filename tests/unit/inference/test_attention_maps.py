@@ -154,6 +154,10 @@ def test_the_models_own_translation_is_that_of_the_search_piece_by_piece(loaded)
     assert whole == pytest.approx(own.log_prob, abs=1e-4)
 
 
+def test_nothing_to_read_still_has_an_end(loaded):
+    assert sentence_pair(loaded, " ").target == sentence_pair(loaded, " ", "").target
+
+
 def test_what_would_be_split_or_is_no_text_is_refused(loaded):
     with pytest.raises(DataError, match=r"source: has 42 tokens, of which the model reads 16 at once"):
         sentence_pair(loaded, "ant " * 40)

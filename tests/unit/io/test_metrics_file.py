@@ -66,6 +66,16 @@ def test_resuming_takes_out_later_steps(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
+def test_what_was_skipped_stays_known(tmp_path):
+    file = MetricsFile(tmp_path, 0)
+    file.record("train", 4, {"loss": 1})
+    file.record("skipped", 5, {"pairs": []})
+    MetricsFile(tmp_path, 3)
+    assert [entry["split"] for entry in read_metrics(tmp_path)] == ["skipped"]
+    MetricsFile(tmp_path, 0)  # another run
+    assert read_metrics(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     "tail",
     [

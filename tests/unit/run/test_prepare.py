@@ -74,6 +74,14 @@ def test_a_text_that_changed_is_refused_and_one_that_was_touched_is_not(tmp_path
     start(config, tmp_path / "run")
 
 
+def test_texts_of_weight_0_are_none_to_train_on(tmp_path):
+    files = {"train_source": ("a", "long"), "train_target": ("b", "long"), "train_weights": (0.0, 1.0)}
+    config = make_config(tmp_path / "data", 10, **files)
+    (tmp_path / "data" / "long").write_text("abc" * 500 + "\n")
+    with pytest.raises(DataError, match=r"no usable line to train on \(left out: none; 1 too_long\)"):
+        start(config, tmp_path / "run")
+
+
 def test_a_file_that_is_named_twice_is_counted_twice(tmp_path):
     twice = {"train_source": ("a", "a"), "train_target": ("b", "b"), "train_weights": (1.0, 3.0)}
     counts = start(make_config(tmp_path / "data", 10, **twice), tmp_path / "run").counts
