@@ -111,7 +111,8 @@ def check_not_read(path: str | None, reading: Sequence[str | None]) -> None:
       DataError: if it is.
     """
     for other in reading:
-        if path and other and Path(path).exists() and Path(other).exists() and Path(path).samefile(other):
+        # A terminal may be both.
+        if path and other and Path(path).is_file() and Path(other).is_file() and Path(path).samefile(other):
             raise DataError(f"{path}: is a file that is read; write to another one")
 
 
