@@ -56,8 +56,8 @@ def after(monkeypatch):
     """Returns a function that has something happen once, after the log of a step."""
     real, happenings = RunLog.train, {}
 
-    def logged(log, step, metrics):
-        real(log, step, metrics)
+    def logged(log, step, *values):
+        real(log, step, *values)
         happenings.pop(step, lambda: None)()
 
     monkeypatch.setattr(RunLog, "train", logged)
