@@ -214,7 +214,7 @@ def _add_translate(verbs: argparse._SubParsersAction) -> None:
         help="translate lines of text",
         description="Translates standard input line by line; a model of text alone goes on with each line.",
         epilog="With --n_best each output line is: input line number, score, log-probability, text, "
-        "separated by tabs.",
+        "separated by tabs; a line of which there are fewer outputs, such as an empty one, has fewer.",
     )
     add_model(p)
     p.add_argument("--input", metavar="FILE", help="source text, or frames; default: standard input")

@@ -295,12 +295,16 @@ def test_text_that_cannot_be_read(command, run, tmp_path):
         "score", "--model", run, "--source", tmp_path / "short", "--target", out, "--output", out
     )
     assert code == 3 and "out: is a file that is read" in one_line(err)
+    (tmp_path / "two").write_text("a\nb\n")
     pair = "--source", tmp_path / "short", "--reference", tmp_path / "short", "--output", out
     code, err = command("evaluate", "--model", run, *pair[:-1], tmp_path / "short")
     assert code == 3 and "short: is a file that is read" in one_line(err)
     for options, message in (
         (("--tokenize=13b",), "13b"),
         (("--baseline", tmp_path / "nothing"), "nothing: no such file"),
+        (("--baseline", tmp_path / "two"), "short has 1 lines, "),
+        (("--json", tmp_path / "nowhere" / "json"), "there is no folder "),
+        (("--json", tmp_path), "is a folder; give the name of a file"),
     ):
         code, err = command("evaluate", "--model", run, *pair, *options)
         assert code in (2, 3) and message in one_line(err)  # nothing was translated before

@@ -22,7 +22,7 @@ from transformer.inference.model_directory import LoadedModel, check_reads_text,
 from transformer.inference.translator import Translation, Translator
 from transformer.io.devices import make_mesh
 from transformer.io.progress import Progress
-from transformer.io.text import read_lines
+from transformer.io.text import check_output, read_lines
 from transformer.io.workdir import Workdir
 from transformer.metrics.scores import score
 
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     for name in ("lines", "latency_lines", "repeats"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ConfigError(f"--{name}: got {getattr(args, name)}, expected 1 or more")
-    report.check_file(args.json)
+    check_output(args.json)
     loaded = load_model(args.model, args.checkpoint)
     if not loaded.config.model.reads_source:
         raise ConfigError(

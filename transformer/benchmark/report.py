@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ import jax
 from transformer.benchmark.resources import processor, usable_cores
 from transformer.config import Config
 from transformer.config_mapping import to_dict
-from transformer.errors import ConfigError
 from transformer.io.workdir import write_json
 
 _PACKAGES = ("transformer", "jax", "jaxlib", "flax", "optax", "grain", "numpy")
@@ -88,21 +86,6 @@ def digest(config: Config) -> str:
     values = to_dict(config)
     del values["data"]["root"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def check_file(file: str | None) -> None:
-    """Finds out before anything is measured whether `--json FILE` can be written.
-
-    Raises:
-      ConfigError: if it cannot.
-    """
-    if file is None:
-        return
-    path = Path(file)
-    if path.is_dir():
-        raise ConfigError(f"--json {file}: is a folder; give the name of a file")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"--json {file}: {path.parent} is no folder that can be written to; make it first")
 
 
 def write(file: str | None, report: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from transformer.benchmark import report
 from transformer.errors import CheckpointError, ConfigError, DataError, UserError
 from transformer.io.devices import parse_mesh, simulated
+from transformer.io.text import check_output
 
 _KINDS = {kind.exit_code: kind for kind in (ConfigError, DataError, CheckpointError)}
 _ERROR = "transformer: error: "
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     meshes = args.meshes.split(",")
     for mesh in meshes:
         parse_mesh(mesh)
-    report.check_file(args.json)
+    check_output(args.json)
     words = [f"--{name}={value}" for name in _PASSED_ON if (value := getattr(args, name)) is not None]
     results = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -30,6 +30,7 @@ from transformer.io.devices import (
     parse_mesh,
 )
 from transformer.io.progress import Progress
+from transformer.io.text import check_output
 from transformer.recipes import load_config
 
 _STEPS = {"cpu": (20, 3)}  # measured and before them; an accelerator does more of them in less time
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < least:
             raise ConfigError(f"--{name} {value}: must be at least {least}")
-    report.check_file(args.json)
+    check_output(args.json)
     config = load_config(args.config or preset.__file__, overrides(args))
     one_step_at_a_time()
     mesh = choose_mesh(args.mesh, config)

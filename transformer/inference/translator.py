@@ -14,7 +14,7 @@ from transformer.config import DecodeConfig
 from transformer.config_mapping import replace_decode
 from transformer.data.frames import checked
 from transformer.data.tokenizer import Tokenizer
-from transformer.decoding.scores import Hypotheses, length_penalty
+from transformer.decoding.scores import NEVER, Hypotheses, length_penalty
 from transformer.errors import ConfigError, DataError
 from transformer.inference.batches import OneAtATime, batches, bucket, num_rows, on_mesh, padded, segments
 from transformer.inference.model_directory import LoadedModel, check_kind, load_model
@@ -160,7 +160,7 @@ class Translator:
     def translate_n_best(
         self, lines: Sequence[Any], n_best: int, first_line: int = 0, **options: Any
     ) -> list[list[Translation]]:
-        """Returns the `n_best` translations of each line, the best first.
+        """Returns the `n_best` translations of each line, the best first, or fewer where there are no more.
 
         A line longer than the model was trained for is split at sentence ends, its parts are
         translated, and their outputs joined with spaces, best with best, second with second;
@@ -192,7 +192,7 @@ class Translator:
             for j, (read, words) in enumerate(line)
         ]
         done = iter(self._translate_parts(flat, n_best, decode))
-        return [_join([next(done) for _ in line], n_best, decode) for line in parts]
+        return [_join([next(done) for _ in line], decode) for line in parts]
 
     def _split(self, line: str, ids: list[int]) -> list[tuple[Any, int]]:
         """Returns (ids, number of words) of each part of a line: none if it is empty, usually one."""
@@ -261,7 +261,8 @@ class Translator:
                     [tuple(ids_T[:length].tolist()) for ids_T, length in zip(ids_WT, lengths_W, strict=True)],
                     strict=True,
                 )
-                results[i] = [Translation(*output) for output in outputs]
+                best, *others = (Translation(*output) for output in outputs)
+                results[i] = [best, *(other for other in others if other.log_prob > NEVER / 2)]
         return results
 
     def _map(
@@ -297,14 +298,15 @@ class Translator:
             return jax.device_get(found)
 
 
-def _join(parts: list[list[Translation]], n_best: int, decode: DecodeConfig) -> list[Translation]:
+def _join(parts: list[list[Translation]], decode: DecodeConfig) -> list[Translation]:
     """Joins the outputs of a line's parts, rank by rank."""
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        return [Translation("", 0.0, 0.0, ())] * n_best
+        return [Translation("", 0.0, 0.0, ())]
     joined = []
-    for rank in zip(*parts, strict=True):
+    for place in range(max(map(len, parts))):
+        rank = [part[min(place, len(part) - 1)] for part in parts]
         log_prob, ids = sum(t.log_prob for t in rank), tuple(i for t in rank for i in t.ids)
         score = log_prob / float(length_penalty(len(ids), decode.length_penalty, decode.rules))
         joined.append(Translation(" ".join(t.text for t in rank), score, log_prob, ids))

@@ -1,7 +1,9 @@
 """Lines of text in and out of a command: split on "\\n" alone, in order, as they come."""
 
 import contextlib
+import errno
 import gzip
+import os
 import queue
 import sys
 import threading
@@ -104,16 +106,29 @@ def _decode(raw: bytes, name: str, number: int) -> str:
         ) from None
 
 
-def check_not_read(path: str | None, reading: Sequence[str | None]) -> None:
-    """Checks that a file to be written is none of those that are read.
+def check_output(path: str | None, reading: Sequence[str | None] = ()) -> None:
+    """Finds out before any work is done whether a file can be written; it is not touched.
+
+    Args:
+      path: of the file; None is standard output.
+      reading: files that were or are read, and must not be lost.
 
     Raises:
-      DataError: if it is.
+      DataError: if it cannot, or is one of those that are read.
     """
+    if path is None:
+        return
+    file = Path(path)
     for other in reading:
         # A terminal may be both.
-        if path and other and Path(path).is_file() and Path(other).is_file() and Path(path).samefile(other):
+        if other and file.is_file() and Path(other).is_file() and file.samefile(other):
             raise DataError(f"{path}: is a file that is read; write to another one")
+    if file.is_dir():
+        raise DataError(f"{path}: is a folder; give the name of a file")
+    if not file.parent.is_dir():
+        raise DataError(f"{path}: there is no folder {file.parent}; make it first")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise DataError(f"{path}: cannot be written ({os.strerror(errno.EACCES)})")
 
 
 @contextlib.contextmanager
@@ -142,7 +157,7 @@ def line_writer(
         file: BinaryIO = sys.stdout.buffer
         yield write
         return
-    check_not_read(path, reading)
+    check_output(path, reading)
     try:
         opened = Path(path).open("ab" if append else "wb")  # noqa: SIM115 - closed below; its own errors are told apart here
     except OSError as error:

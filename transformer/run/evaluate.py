@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from transformer.inference.scorer import Scorer
 from transformer.inference.translator import Translator
 from transformer.io.metrics_file import MetricsFile
 from transformer.io.progress import Pace, Progress
-from transformer.io.text import check_not_read, line_writer, read_lines
+from transformer.io.text import check_output, line_writer, read_lines
 from transformer.io.workdir import Workdir, write_json
 from transformer.metrics.bootstrap import BootstrapResult, paired_bootstrap
 from transformer.metrics.rouge import rouge, rouge_scorer
@@ -42,6 +42,7 @@ def evaluate_files(args: argparse.Namespace) -> None:
     _check_outputs(args)
     _check_metric(args, args.tokenize or "13a")
     hypotheses = read_lines(args.hypothesis)
+    _check_baseline(args, {args.hypothesis: len(hypotheses)})
     references = [read_lines(path) for path in args.reference]
     _save(
         args,
@@ -81,7 +82,7 @@ def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
 
 def _check_outputs(args: argparse.Namespace) -> None:
     for path in (args.output, args.json):
-        check_not_read(path, [args.source, args.hypothesis, args.baseline, *(args.reference or ())])
+        check_output(path, [args.source, args.hypothesis, args.baseline, *(args.reference or ())])
 
 
 def _save(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -116,6 +117,7 @@ def _score_texts(
 ) -> dict[str, dict[str, Any]]:
     translator = Translator.of(loaded)
     _check_metric(args, args.tokenize or loaded.config.run.bleu_tokenize)
+    _check_baseline(args, {test.name: len(test.sources) for test in sets})
     results: dict[str, dict[str, Any]] = {}
     for i, test in enumerate(sets):
         hypotheses = _translate(translator, test, options)
@@ -232,17 +234,27 @@ def _check_metric(args: argparse.Namespace, tokenize: str) -> None:
 
     Raises:
       ConfigError: if something is asked for that a measure has no use for, or a package is missing.
-      DataError: if the baseline cannot be read.
     """
     if args.metric != "rouge":
         make_metrics(tokenize, args.lowercase)
-        if args.baseline:
-            read_lines(args.baseline)
         return
     for option in ("baseline", "tokenize", "lowercase"):
         if getattr(args, option):
             raise ConfigError(f"--{option}: is of BLEU and chrF; leave it out with --metric rouge")
     rouge_scorer()
+
+
+def _check_baseline(args: argparse.Namespace, counts: Mapping[str, int]) -> None:
+    """Finds out before anything is translated that the baseline has other lines.
+
+    Raises:
+      DataError: if it has, or cannot be read.
+    """
+    if args.baseline:
+        baseline = len(read_lines(args.baseline))
+        for name, count in counts.items():
+            if count != baseline:
+                raise DataError(f"{name} has {count:,} lines, {args.baseline} {baseline:,}")
 
 
 def _report_rouge(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformer.errors import ConfigError, DataError
 from transformer.io.progress import Pace, Progress
-from transformer.io.text import count_lines, line_writer, read_lines, stream_blocks
+from transformer.io.text import check_output, count_lines, line_writer, read_lines, stream_blocks
 from transformer.io.workdir import write_json
 from transformer.metrics.brackets import Brackets, score_trees
 from transformer.parsing.linear import Repairs, restore
@@ -87,6 +87,7 @@ def _score(args: argparse.Namespace, options: dict[str, Any]) -> None:
         raise ConfigError("--input: with --gold the sentences are those of the gold trees; leave one out")
     golds = _read_trees(args.gold, traces=args.hypothesis is not None)
     genres = _genres(args.ids, args.gold, len(golds)) if args.ids else []
+    check_output(args.json, [args.gold, args.ids, args.hypothesis])
     if args.hypothesis and args.output:
         raise ConfigError("--output: with --hypothesis nothing is parsed; leave one out")
     if args.hypothesis:
@@ -124,7 +125,7 @@ def _parse(
     translator = Translator.of(loaded)
     translator.settings(1, options)  # what cannot be is said before a file is emptied
     pace, repaired, repairs = Pace("parsed", count, "sentences"), 0, Repairs()
-    with line_writer(args.output, reading=[args.gold, args.input]) as write:
+    with line_writer(args.output, reading=[args.gold, args.input, args.ids]) as write:
         for block in blocks:
             found = parse_sentences(translator, block, first_line=pace.done, **options)
             if args.output or not args.gold:

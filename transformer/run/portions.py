@@ -1,6 +1,7 @@
 """Long files translated in portions: one of several shards, continued where an earlier command stopped."""
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -54,7 +55,7 @@ def blocks_of(source: str | None, lines: range, size: int, read: Read = stream_b
             return
 
 
-def continue_output(source: str | None, output: str | None, each: int, maker: Mapping[str, Any]) -> int:
+def continue_output(source: str | None, output: str | None, numbered: bool, maker: Mapping[str, Any]) -> int:
     """Makes an output ready to be continued, and returns how many of its input lines are done.
 
     What makes the outputs is kept beside them, in `<output>.json`; half a line at the end is cut off.
@@ -62,7 +63,8 @@ def continue_output(source: str | None, output: str | None, each: int, maker: Ma
     Args:
       source: the input file.
       output: the output file; may not exist yet.
-      each: output lines for each input line.
+      numbered: whether each output line begins with the number of its input line, of which there may be
+        several; else each has one.
       maker: all that outputs depend on besides the input, as JSON values.
 
     Raises:
@@ -91,16 +93,20 @@ def continue_output(source: str | None, output: str | None, each: int, maker: Ma
         raise DataError(
             f"{output}: was begun with another {', '.join(keys)}; remove it, or choose another --output"
         )
-    return _cut(path, each)
+    return _cut(path, numbered)
 
 
-def _cut(path: Path, each: int) -> int:
+def _cut(path: Path, numbered: bool) -> int:
     """Cuts off what is not the whole output of an input line; returns the number of those that are whole."""
-    lines = whole = size = 0
+    done = whole = size = 0
+    last = None
     with path.open("r+b") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                lines, size = lines + 1, size + len(line)
-                whole = size if lines % each == 0 else whole
+        for line in itertools.takewhile(lambda line: line.endswith(b"\n"), file):
+            if numbered and (number := line.partition(b"\t")[0]) != last:
+                # More of an input line's outputs might have come until those of the next begin.
+                done, whole, last = done + (last is not None), size, number
+            size += len(line)
+            if not numbered:
+                done, whole = done + 1, size
         file.truncate(whole)
-    return lines // each
+    return done

@@ -56,7 +56,7 @@ def translate(
         digest = digest_arrays(by_path(loaded.params))
         maker = {"model": digest, "search": search, "shard": shard, "n_best": n_best}
         maker |= digest_beside(source, loaded)
-        done = continue_output(source, output, n_best or 1, maker)
+        done = continue_output(source, output, n_best is not None, maker)
         Progress(None, time.monotonic).note(f"{output}: {done:,} lines are done already")
     done += lines.start
     unit = "samples" if loaded.config.model.source_features else "lines"

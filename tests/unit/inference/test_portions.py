@@ -42,6 +42,18 @@ def test_shards_make_the_whole(source, tmp_path, options):
     assert [part.count(b"\n") for part in parts] == [3, 4, 4]
 
 
+@pytest.mark.parametrize("cut", [0, 1, -1, 30, -30])
+def test_as_many_outputs_as_there_are_of_a_line_are_continued(source, tmp_path, cut):
+    """An empty line has one, the others two."""
+    source.write_text("".join(f"{line}\n\n" for line in source.read_text().split("\n")[:3]))
+    whole = run(source, tmp_path / "whole", n_best=2)
+    assert [int(line.split(b"\t")[0]) for line in whole.splitlines()] == [1, 1, 2, 3, 3, 4, 5, 5, 6]
+    output = tmp_path / "output"
+    assert run(source, output, n_best=2, resume=True) == whole
+    output.write_bytes(whole[:cut] if cut else whole)
+    assert run(source, output, n_best=2, resume=True) == whole
+
+
 @pytest.mark.parametrize(("n_best", "cut"), [(None, -3), (None, 0), (2, -3), (2, -40)])
 def test_an_interrupted_output_is_continued(source, tmp_path, n_best, cut):
     whole = run(source, tmp_path / "whole", n_best)

@@ -13,7 +13,7 @@ from transformer.config import TokenizerConfig
 from transformer.data.tokenizer import train_tokenizer
 from transformer.errors import ConfigError
 from transformer.inference import searching
-from transformer.inference.translator import Translation, Translator
+from transformer.inference.translator import Translation, Translator, _join
 from transformer.model.masks import shift_right
 from transformer.special_ids import BOS_ID, EOS_ID, PAD_ID
 
@@ -45,7 +45,7 @@ def assert_same(found: list[list[Translation]], expected: list[list[Translation]
         [(t.text, t.length) for t in best] for best in expected
     ]
     for key in ("score", "log_prob"):
-        values = [[[getattr(t, key) for t in best] for best in lists] for lists in (found, expected)]
+        values = [[getattr(t, key) for best in lists for t in best] for lists in (found, expected)]
         np.testing.assert_allclose(*values, atol=1e-4)
 
 
@@ -66,6 +66,16 @@ def test_the_n_best_are_sorted_and_their_scores_are_over_the_penalty(translator,
         for t in best:
             assert t.score == pytest.approx(t.log_prob / ((5 + t.length) / 6) ** 0.6, abs=1e-4)
             assert t.length == len(t.text.replace("⁇", "x").split()) + 1
+
+
+def test_outputs_that_cannot_be_are_not_among_the_best(translator):
+    """Of one token there is one output: the end mark. A part that has fewer goes with all of another's."""
+    found = translator.translate_n_best(LINES[:2], n_best=2, length_limit=1)
+    assert [[(t.text, t.length) for t in best] for best in found] == [[("", 1)]] * 2
+    two, one = [Translation("a", -1.0, -1.0, (5, 2)), Translation("b", -2.0, -2.0, (6, 2))], [found[0][0]]
+    joined = _join([two, one], translator.settings(2, {}))
+    assert [t.text.split() for t in joined] == [["a"], ["b"]]
+    assert [t.log_prob for t in joined] == [t.log_prob + one[0].log_prob for t in two]
 
 
 def test_shortest_outputs_and_pairs_that_come_once(translator):
@@ -93,7 +103,7 @@ def test_order_and_neighbours_change_nothing(translator, expected):
 
 def test_empty_lines_stay_empty_and_in_their_places(translator, expected):
     found = translator.translate_n_best(["", *LINES[:3], " \t\u3000", *LINES[3:], ""], n_best=2)
-    nothing = [Translation("", 0.0, 0.0, ())] * 2
+    nothing = [Translation("", 0.0, 0.0, ())]
     assert_same(found, [nothing, *expected[:3], nothing, *expected[3:], nothing])
     assert translator.translate([]) == []
 

@@ -128,6 +128,8 @@ def test_scores_of_a_model(translator, parse, gold, tmp_path):
     assert "2 sentences parsed, 0 trees repaired: none" in err
     found = json.loads((tmp_path / "json").read_text())
     assert list(found) == ["bio", "news", "all"]
+    code, _, err = parse(*arguments[:-1], gold)
+    assert code == 3 and err.endswith("is a file that is read; write to another one\n")
     assert (found["all"]["sentences"], found["all"]["errors"], found["all"]["f1"]) == (2, 1, 100)
 
     code, out, err = parse(*arguments, "--gold_tags", "--output", tmp_path / "trees")
