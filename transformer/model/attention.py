@@ -172,9 +172,8 @@ class MultiHeadAttention(nn.Module):
             return self.out(y_BHTK.swapaxes(1, 2))
 
         def read(q: Any, k: Any, v: Any, mask: Any, bias: Any) -> tuple[jax.Array, jax.Array]:
-            first = (
-                0 if k.shape[2] == q.shape[2] else -q.shape[2]
-            )  # of a block's keys: it is in the one before
+            # The first of a block's keys is in the block before.
+            first = 0 if k.shape[2] == q.shape[2] else -q.shape[2]
             spread = partial(positions.spread, S=k.shape[2], first=first) if self.between else None
             return self._read(self._scores(q, k, "BGSK", spread), (v,), mask, bias, spread, deterministic)
 

@@ -11,7 +11,7 @@ from transformer.training.schedule import learning_rate
 
 def matrices(params: Any) -> Any:
     """Returns a tree of bools: which parameters weight decay applies to: not biases, norms, scores' own."""
-    names = ("kernel", "embedding", "lora_a", "lora_b")
+    names = ("kernel", "embedding", "compress_key", "compress_value", "lora_a", "lora_b")
     return jax.tree_util.tree_map_with_path(lambda path, x: path[-1].key in names, params)
 
 

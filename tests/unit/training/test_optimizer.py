@@ -77,6 +77,9 @@ def test_adamw_decays_matrices_only() -> None:
         "layer": {"wi": {"kernel": True, "bias": False}, "norm": {"scale": False}},
         "encoder": {"positions": False},
     }
+    assert matrices({"self_attention": {"compress_key": 0, "score": 0}}) == {
+        "self_attention": {"compress_key": True, "score": False}
+    }
 
 
 def test_lion() -> None:
