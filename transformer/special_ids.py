@@ -16,8 +16,9 @@ class SpecialIds(NamedTuple):
       forbidden: never part of an output.
       source_prefix: before the pieces of every source.
       source_suffix: after them.
-      target_prefix: every output begins with them; they are given, so they have no probability.
+      target_prefix: every target begins with them.
       hidden: no text, left out when ids become text.
+      forced: whether the search is given the target's prefix, or has to find it.
     """
 
     pad: int = PAD_ID
@@ -29,3 +30,9 @@ class SpecialIds(NamedTuple):
     source_suffix: tuple[int, ...] = (EOS_ID,)
     target_prefix: tuple[int, ...] = ()
     hidden: tuple[int, ...] = (PAD_ID, BOS_ID, EOS_ID)
+    forced: bool = True
+
+    @property
+    def given(self) -> tuple[int, ...]:
+        """What every output begins with and is not asked for, so that it has no probability."""
+        return self.target_prefix if self.forced else ()

@@ -28,10 +28,18 @@ def with_languages(tokenizer: Tokenizer, source: str, target: str) -> Tokenizer:
     (spoken,), (wanted,) = around, first
 
     def place(code: str, old: int) -> int:
-        form = f"__{code}__" if pieces[old].startswith("__") and code not in pieces else code
-        if code and form not in pieces:
+        if not code:
+            return old
+        form = f"__{code}__" if pieces[old].startswith("__") and not code.startswith("__") else code
+        if form not in pieces:
             pieces.append(form)
-        return pieces.index(form) if code else old
+        found = pieces.index(form)
+        if found < tokenizer.source_vocab and found not in special.hidden:
+            raise ConfigError(
+                f"config.init: '{code}' is a piece of text, and no language, of init.model's tokenizer; "
+                f"languages are spelled like '{pieces[old]}'"
+            )
+        return found
 
     before, after = place(source, spoken), place(target, wanted)
     changed = special._replace(

@@ -99,7 +99,8 @@ class Tokenizer:
         return hashlib.sha256(self._content()).hexdigest()
 
     def _content(self) -> bytes:
-        ids = json.dumps([self._spellings, self.special]).encode() if self._spellings else b""
+        special = self.special[:-1] if self.special.forced else self.special  # as before there was a choice
+        ids = json.dumps([self._spellings, special]).encode() if self._spellings else b""
         return b"".join(self._models.values()) + ids
 
     def with_labels(self, labels: Sequence[str]) -> "Tokenizer":

@@ -5,6 +5,7 @@ from typing import Any
 from transformer.data.byte_pairs import CHARACTERS, serialised
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError
+from transformer.exchange.added_tokens import SIGNS, with_added
 from transformer.exchange.foreign import Foreign, shown
 from transformer.exchange.vocabularies import forbidden_ids, made, place, spellings, tokenizer_json
 from transformer.special_ids import SpecialIds
@@ -17,13 +18,16 @@ def bart_tokenizer(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str
     """Reads tokenizer.json, or vocab.json and merges.txt."""
     if languages != ("", ""):
         f.refuse(_NO_LANGUAGES)
-    file, ids, merges, hidden = _byte_pairs(f)
+    file, ids, merges, hidden = _byte_pairs(f, sizes[0])
     pieces = spellings(f, file, ids, sizes[0])
     for left, right in merges:
         if not {left, right, left + right} <= ids.keys():
             f.refuse(f"{file}: merge {shown(f'{left} {right}')}: it or a part of it has no id")
             break
     begin, end = f.id("bos_token_id", 0), f.id("eos_token_id", 2)
+    # Older files say by another key that outputs begin with it; targets do in any case.
+    old = f.config.get("force_bos_token_to_be_generated") is True
+    forced = old or f.generation.get("forced_bos_token_id") is not None
     special = SpecialIds(
         pad=f.id("pad_token_id", 1),
         unk=place(f, file, pieces, "<unk>"),
@@ -33,19 +37,24 @@ def bart_tokenizer(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str
         source_prefix=(begin,),
         source_suffix=(end,),
         target_prefix=(f.id("forced_bos_token_id", begin),),
+        forced=forced,
         hidden=tuple(sorted({i for i in hidden if 0 <= i < sizes[0]})),
     )
     return made(f, [serialised(merges)], [pieces], special)
 
 
-def _byte_pairs(f: Foreign) -> tuple[str, dict[str, Any], list[tuple[str, str]], list[int]]:
-    """Returns (file of the ids, the id of each piece, the merges, ids that are no text)."""
+def _byte_pairs(f: Foreign, rows: int) -> tuple[str, dict[str, Any], list[tuple[str, str]], list[int]]:
+    """Returns (file of the ids, the id of each piece, the merges, ids that are no text).
+
+    Some tables have no row for the mask, the last piece.
+    """
     if not f.has("tokenizer.json"):
         ids = f.json("vocab.json") if f.has("vocab.json") else {}
         if f.tokenizer.get("add_prefix_space"):
             f.refuse("tokenizer_config.json: add_prefix_space: true cannot be represented")
-        found = [ids.get(piece) for piece in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")]
-        return "vocab.json", ids, _merges_file(f), [i for i in found if isinstance(i, int)]
+        ids, hidden = with_added(f, _within(ids, rows), {}, rows)
+        found = [ids.get(piece) for piece in SIGNS]
+        return "vocab.json", ids, _merges_file(f), [*hidden, *(i for i in found if isinstance(i, int))]
     content, added = tokenizer_json(f)
     model, cut = content["model"], content.get("pre_tokenizer") or {}
     plain = isinstance(cut, dict) and cut.get("type") == "ByteLevel" and cut.get("use_regex") is not False
@@ -66,7 +75,13 @@ def _byte_pairs(f: Foreign) -> tuple[str, dict[str, Any], list[tuple[str, str]],
     if cut.get("add_prefix_space"):
         f.refuse("tokenizer.json: add_prefix_space: true cannot be represented")
     pairs = [_pair(f, "tokenizer.json", merge) for merge in merges]
-    return "tokenizer.json", {**model["vocab"], **added}, pairs, list(added.values())
+    ids, hidden = with_added(f, _within(model["vocab"], rows), {}, rows)
+    return "tokenizer.json", ids, pairs, hidden
+
+
+def _within(ids: dict[str, Any], rows: int) -> dict[str, Any]:
+    i = ids.get("<mask>")
+    return {p: ids[p] for p in ids if p != "<mask>"} if isinstance(i, int) and i >= rows else ids
 
 
 def _merges_file(f: Foreign) -> list[tuple[str, str]]:

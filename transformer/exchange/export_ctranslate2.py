@@ -99,7 +99,7 @@ def specifications() -> Any:
 
 def _use(tokenizer: Tokenizer, target: str, words: str) -> str:
     """Returns how the folder is used: with all that CTranslate2 does not put around a sentence itself."""
-    source, begin = "pieces", _names(tokenizer, 1, tokenizer.special.target_prefix)
+    source, begin = "pieces", _names(tokenizer, 1, tokenizer.special.given)
     if not _has_end_alone(tokenizer.special):
         around = tokenizer.special.source_prefix, tokenizer.special.source_suffix
         before, after = (_names(tokenizer, 0, ids) for ids in around)
@@ -267,7 +267,7 @@ def ctranslate2_runtime(folder: Path, loaded: LoadedModel, quantization: str) ->
     kind = {"float16": "float32"}.get(quantization, quantization)
     translator = ctranslate2.Translator(str(folder), device="cpu", compute_type=kind)
     marked = _has_end_alone(special)
-    begin = [names[1][i] for i in special.target_prefix]
+    begin = [names[1][i] for i in special.given]
 
     def spelled(sources: Ids) -> list[list[str]]:
         return [[names[0][i] for i in (row[:-1] if marked else row)] for row in sources]

@@ -108,13 +108,14 @@ def export_hf(
         params = refit(unstack_layers(loaded.params), unrolled(loaded.model), plan.model)
         tensors = their_tensors(params, all_names(family.name, plan.fields, parameter_shapes(module)))
         dtypes = _as_before(tensors, origin.get("tensors", {}), note)
+        config = {**plan.config, **_told_dtypes(plan.config, tensors, dtypes)}
         for name, content in plan.tokenizer.contents.items():
             (folder / name).write_bytes(content)
         kept = imported.imported_tokenizer
         if kept.exists() and origin.get("tokenizer_digest") == loaded.tokenizer.digest:
             shutil.copyfile(kept, folder / "tokenizer.json")
         write_json(folder / "tokenizer_config.json", plan.tokenizer.settings)
-        write_json(folder / "config.json", plan.config)
+        write_json(folder / "config.json", config)
         write_json(folder / "generation_config.json", _generation(loaded, origin))
         save_arrays(folder / "model.safetensors", tensors, {"format": "pt"}, dtypes)
         _read_back(folder, plan, loaded.tokenizer, note)
@@ -180,7 +181,9 @@ def _in_family(kind: str, loaded: LoadedModel, origin: Mapping[str, Any], target
     if rows[0] != rows[1] and model.tied_embeddings in ("all", "inputs"):
         reasons.append(f"tokenizer: {rows[0]} source pieces, {rows[1]} target pieces")
     unchanged = origin.get("tokenizer_digest") == tokenizer.digest
-    files = written_tokenizer(kind, tokenizer, origin.get("tokenizer", {}), unchanged)
+    files = written_tokenizer(
+        kind, tokenizer, origin.get("tokenizer", {}), unchanged, str(before.get("tokenizer_class") or "")
+    )
     return _Plan(kind, fitted, found, config, files, [*reasons, *files.reasons])
 
 
@@ -188,7 +191,9 @@ def _generation(loaded: LoadedModel, origin: Mapping[str, Any]) -> dict[str, Any
     """Returns generation_config.json: what an imported model came with, and what differs from it now."""
     said, config = origin.get("generation", {}), origin.get("config", {})
     kept = {key: said[key] for key in said if key in _OF_SEARCH or key not in config}
-    for key in ("min_new_tokens", "max_new_tokens"):  # are in the lengths, which they would override
+    # New tokens are in the lengths, which they would override. The flag has transformers 4 take config.json's
+    # search in place of this one.
+    for key in ("min_new_tokens", "max_new_tokens", "_from_model_config", "transformers_version"):
         kept.pop(key, None)
     special, decode = loaded.tokenizer.special, loaded.config.decode
     words = {ours: word for word, ours in EARLY.items()}
@@ -204,8 +209,8 @@ def _generation(loaded: LoadedModel, origin: Mapping[str, Any]) -> dict[str, Any
         wanted["length_penalty"] = decode.length_penalty
     if special.forbidden:
         wanted["bad_words_ids"] = [[i] for i in special.forbidden]
-    if special.target_prefix:
-        wanted["forced_bos_token_id"] = special.target_prefix[0]
+    if special.given:
+        wanted["forced_bos_token_id"] = special.given[0]
     if not origin:
         wanted |= {"max_length": loaded.config.model.max_length, "forced_eos_token_id": special.end}
     if decode.length_limit:
@@ -227,6 +232,19 @@ def _as_before(
     if wider := len(known) - len(kept):
         note(f"{wider} tensors were imported with fewer bits than they need now: written as float32")
     return kept
+
+
+def _told_dtypes(
+    config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], dtypes: Mapping[str, str]
+) -> dict[str, str]:
+    """Returns what `config` says of dtypes, put right: transformers casts to what it reads there."""
+    written = {np.dtype(DTYPES[dtypes[name]]) if name in dtypes else x.dtype for name, x in tensors.items()}
+    told = {
+        key: str(config[key]).removeprefix("torch.") for key in ("dtype", "torch_dtype") if config.get(key)
+    }
+    return {
+        key: "float32" for key, name in told.items() if np.dtype(np.float32) in written and name != "float32"
+    }
 
 
 def _holds(dtype: str, array: np.ndarray) -> bool:

@@ -33,10 +33,16 @@ def local_folder(name: str, pickles: bool = False) -> Path:
         ) from None
     try:
         patterns = [*_PATTERNS, "pytorch_model*.bin"] if pickles else list(_PATTERNS)
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        folder = Path(snapshot_download(name, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         message = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{name}: could not be downloaded: {message}") from None
+    if not pickles and not any(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{name}: the Hub has no safetensors of it; it may have PyTorch's pickles, which can run code: "
+            "where you trust them, add --allow_pickle"
+        )
+    return folder
 
 
 def push(folder: str | Path, name: str, private: bool) -> str:

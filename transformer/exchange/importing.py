@@ -93,6 +93,8 @@ def _import(read: Callable[[], ForeignModel], target: str | Path, note: Callable
         if fresh:
             shutil.rmtree(workdir.root, ignore_errors=True)
         raise
+    for line in found.foreign.told:
+        note(line)
     said = found.foreign.generation
     if ignored := [
         f"{key}={shown(said[key])}" for key, off in _NOT_HERE.items() if said.get(key, off) not in (off, None)

@@ -7,7 +7,8 @@ from typing import Any
 from transformer.data.pieces import piece_list
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, DataError, did_you_mean
-from transformer.exchange.foreign import Foreign, shown
+from transformer.exchange.added_tokens import SIGNS, added_tokens, spelled, with_added
+from transformer.exchange.foreign import Foreign, shown, words
 from transformer.exchange.trial import try_sentencepiece
 from transformer.special_ids import SpecialIds
 
@@ -35,13 +36,19 @@ CODES = {
     "mbart50": (_OF_MBART + _OF_MBART50).split(),
 }
 
+_CLASSES = ("M2M100Tokenizer", "NllbTokenizer", "MBartTokenizer", "MBart50Tokenizer")
+ANY_CLASS = ("", "PreTrainedTokenizer", "TokenizersBackend")  # tell nothing
+
 
 def marian_tokenizer(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str]) -> Tokenizer:
     """Reads source.spm, target.spm, vocab.json and, with separate vocabularies, target_vocab.json."""
     if languages != ("", ""):
         f.refuse("--source_language and --target_language: begin lines with >>xx<< instead")
     files = ["vocab.json", "target_vocab.json" if f.tokenizer.get("separate_vocabs") else "vocab.json"]
-    sides = [spellings(f, name, f.json(name), size) for name, size in zip(files, sizes, strict=True)]
+    sides = [
+        spellings(f, name, with_added(f, f.json(name), {}, size)[0], size)
+        for name, size in zip(files, sizes, strict=True)
+    ]
     end, start, pad = f.id("eos_token_id", 0), f.id("decoder_start_token_id"), f.id("pad_token_id")
     special = SpecialIds(
         pad=pad,
@@ -103,7 +110,12 @@ def model_file(f: Foreign, name: str) -> bytes:
     """
     path = f.path(name)
     if not path.is_file():
-        raise CheckpointError(f"{path}: is missing; the tokenizer needs it, get it anew")
+        where = (
+            "copy it from the model that this one was trained from"
+            if f.has("tokenizer.json")
+            else "get it anew"
+        )
+        raise CheckpointError(f"{path}: is missing; the tokenizer needs it, {where}")
     if path.stat().st_size > _LARGEST_MODEL:
         raise CheckpointError(f"{path}: has more than {_LARGEST_MODEL:,} bytes; is it the right file?")
     content = path.read_bytes()
@@ -134,16 +146,24 @@ def many_languages(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str
     All but mBART put the source's language before a source (NLLB's legacy behaviour: behind it), and begin
     every output with the target's. mBART puts it behind, and begins the decoder's input with the target's.
     """
+    if f.tokenizer_class.removesuffix("Fast") not in (*_CLASSES, *ANY_CLASS):
+        f.refuse(
+            f"tokenizer_class: {shown(f.tokenizer_class)} is not known; of these are {words(_CLASSES, 9)}"
+        )
     model = model_file(f, "sentencepiece.bpe.model")
-    file, ids, hidden = _ids(f, model)
+    file, ids, hidden = _ids(f, model, sizes[0])
     pieces = spellings(f, file, ids, sizes[0])
-    codes = languages[0] or f.tokenizer.get("src_lang"), languages[1] or f.tokenizer.get("tgt_lang")
+    spoken = {piece: i for piece, i in ids.items() if i in hidden and piece not in SIGNS}
+    old = _is_first_mbart(f)
+    # What the search is told counts there, and not what the tokenizer is.
+    first = f.generation.get("decoder_start_token_id" if old else "forced_bos_token_id")
+    wanted = next((piece for piece, i in spoken.items() if i == first), f.tokenizer.get("tgt_lang"))
+    codes = languages[0] or f.tokenizer.get("src_lang"), languages[1] or wanted
     source, target = (
-        _language(f, ids, str(code or ""), option)
+        _language(f, spoken, str(code or ""), option)
         for code, option in zip(codes, ("--source_language", "--target_language"), strict=True)
     )
     end = f.id("eos_token_id", 2)
-    old = _is_first_mbart(f)
     behind = old or f.tokenizer.get("legacy_behaviour") is True
     start = target if old else f.id("decoder_start_token_id", end)
     special = SpecialIds(
@@ -160,28 +180,31 @@ def many_languages(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str
     return made(f, [model], [pieces], special)
 
 
-def _ids(f: Foreign, model: bytes) -> tuple[str, dict[str, Any], list[int]]:
+def _ids(f: Foreign, model: bytes, rows: int) -> tuple[str, dict[str, Any], set[Any]]:
     """Returns (file that they are from, the id of each piece, those that are no text)."""
+    guessed: dict[str, int] = {}
     if f.has("vocab.json"):  # M2M100: languages come after all pieces
-        ids = f.json("vocab.json")
-        codes = CODES.get(str(f.tokenizer.get("language_codes", "m2m100")), ())
-        tokens = {f"__{code}__": len(ids) + i for i, code in enumerate(codes)}
-        hidden = [ids.get(piece, 0) for piece in ("<s>", "<pad>", "</s>")]
-        return "vocab.json", {**ids, **tokens}, [*hidden, *tokens.values()]
-    if f.has("tokenizer.json"):
-        found, added = tokenizer_json(f)
-        vocabulary = found["model"]["vocab"]
-        if isinstance(vocabulary, list):
-            vocabulary = {piece: i for i, (piece, _) in enumerate(vocabulary)}
-        hidden = [token["id"] for token in found["added_tokens"] if token["special"]]
-        unk = added.get("<unk>")
-        return "tokenizer.json", {**vocabulary, **added}, [i for i in hidden if i != unk]
-    listed = ["<s>", "<pad>", "</s>", "<unk>", *piece_list(model)[3:]]
-    codes = [] if f.config["model_type"] != "mbart" else CODES["mbart" if _is_first_mbart(f) else "mbart50"]
-    extra = f.tokenizer.get("additional_special_tokens") or f.tokenizer.get("extra_special_tokens") or []
-    others = dict.fromkeys(token for token in (*codes, *map(str, extra), "<mask>") if token not in listed)
-    ids = {piece: i for i, piece in enumerate([*listed, *others])}
-    return "sentencepiece.bpe.model", ids, [0, 1, 2, *range(len(listed), len(ids))]
+        file, ids = "vocab.json", f.json("vocab.json")
+        codes = CODES.get(str(f.tokenizer.get("language_codes", "m2m100")), [])
+        guessed = {f"__{code}__": len(ids) + i for i, code in enumerate(codes)}
+    elif f.has("tokenizer.json"):
+        file, (found, _) = "tokenizer.json", tokenizer_json(f)
+        ids = found["model"]["vocab"]
+        if isinstance(ids, list):
+            ids = {piece: i for i, (piece, _) in enumerate(ids)}
+    else:
+        file, listed = "sentencepiece.bpe.model", ["<s>", "<pad>", "</s>", "<unk>", *piece_list(model)[3:]]
+        ids = {piece: i for i, piece in enumerate(listed)}
+        codes = (
+            [] if f.config["model_type"] != "mbart" else CODES["mbart" if _is_first_mbart(f) else "mbart50"]
+        )
+        extra = f.tokenizer.get("additional_special_tokens") or f.tokenizer.get("extra_special_tokens")
+        later = added_tokens(f)
+        extra = [token for token in spelled(extra if isinstance(extra, list) else []) if token not in later]
+        others = dict.fromkeys(token for token in (*codes, *extra, "<mask>") if token not in ids)
+        guessed = {piece: len(ids) + i for i, piece in enumerate(others)}
+    ids, hidden = with_added(f, ids, guessed, rows, languages=True)
+    return file, ids, {*hidden, *(ids.get(sign) for sign in ("<s>", "<pad>", "</s>"))} - {ids.get("<unk>")}
 
 
 def tokenizer_json(f: Foreign) -> tuple[dict[str, Any], dict[str, int]]:
@@ -208,16 +231,19 @@ def tokenizer_json(f: Foreign) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _is_first_mbart(f: Foreign) -> bool:
-    """Returns whether it is mBART, not mBART-50."""
-    return f.config["model_type"] == "mbart" and "50" not in f.tokenizer_class
+    """Returns whether it is mBART, not mBART-50; where no class says it, the decoder's start does."""
+    if f.config["model_type"] != "mbart":
+        return False
+    name = f.tokenizer_class.removesuffix("Fast")
+    return name == "MBartTokenizer" if name in _CLASSES else f.generation.get("decoder_start_token_id") != 2
 
 
-def _language(f: Foreign, ids: Mapping[str, Any], code: str, option: str) -> int:
+def _language(f: Foreign, spoken: Mapping[str, int], code: str, option: str) -> int:
     """Returns the id of a language, given as the vocabulary spells it, or as M2M100's users do."""
     for token in (code, f"__{code}__"):
-        if token in ids and isinstance(ids[token], int):
-            return ids[token]
-    known = [t.strip("_") for t in ids if re.fullmatch(r"__[a-z]+__|[a-z]{2,3}_[A-Za-z]{2,4}", t)]
+        if token in spoken:
+            return spoken[token]
+    known = [token.strip("_") for token in spoken]
     f.refuse(
         f"{option}: is needed" if not code else f"{option}: '{code}' is not known{did_you_mean(code, known)}"
     )
@@ -243,7 +269,9 @@ def t5_tokenizer(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str])
     extra = f.tokenizer.get("extra_ids", 100)
     sentinels = [f"<extra_id_{i}>" for i in reversed(range(min(extra, sizes[0]) if is_count(extra) else 0))]
     room = [token for token in sentinels if token not in listed][: max(sizes[0] - len(listed), 0)]
-    pieces = spellings(f, "spiece.model", {p: i for i, p in enumerate([*listed, *room])}, sizes[0])
+    guessed = {token: i for i, token in enumerate(room, len(listed))}
+    ids, hidden = with_added(f, {piece: i for i, piece in enumerate(listed)}, guessed, sizes[0])
+    pieces = spellings(f, "spiece.model", ids, sizes[0])
     end, pad = f.id("eos_token_id", 1), f.id("pad_token_id", 0)
     special = SpecialIds(
         pad=pad,
@@ -253,7 +281,7 @@ def t5_tokenizer(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str])
         forbidden=forbidden_ids(f),
         source_prefix=prefix,
         source_suffix=(end,),
-        hidden=tuple(sorted({pad, end, *range(len(listed), len(listed) + len(room))})),
+        hidden=tuple(sorted({pad, end, *hidden} - {ids.get("<unk>")})),
     )
     return made(f, [model], [pieces], special)
 

@@ -1,12 +1,14 @@
 """Our tokenizers -> the files that transformers' tokenizers load; vocabularies.py the other way."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from transformer.data.byte_pairs import BytePairs
 from transformer.data.pieces import piece_list
 from transformer.data.tokenizer import Tokenizer
+from transformer.exchange.vocabularies import ANY_CLASS
 from transformer.special_ids import SpecialIds
 
 
@@ -54,16 +56,27 @@ def files_of_languages(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Wri
     around = [*special.source_prefix, *special.source_suffix]
     codes = [listed[i].strip("_") for i in around if i != special.end]
     codes += [listed[i].strip("_") for i in special.target_prefix or (special.start,)]
-    if len(codes) != 2 or not settings.get("tokenizer_class"):
-        return Written(contents, {}, ("tokenizer: has no languages, this family has",))
+    if len(codes) != 2:
+        return Written(contents, {**settings}, ("tokenizer: has no languages, this family has",))
+    own = [i for i, piece in enumerate(listed) if re.fullmatch("__.+__", piece)]
+    if settings.get("tokenizer_class", "") in ANY_CLASS:
+        settings = {**settings, "tokenizer_class": _class_of_languages(special, bool(own), codes[1])}
     if settings["tokenizer_class"] == "M2M100Tokenizer":
-        own = [i for i, piece in enumerate(listed) if piece.startswith("__") and piece.endswith("__")]
         contents["vocab.json"] = _vocabulary(listed[: min(own, default=len(listed))])
         extra = {}
     else:
         known = {"<s>", "<pad>", "</s>", "<unk>", "<mask>", *piece_list(content)}
-        extra = {"extra_special_tokens": [piece for piece in listed if piece and piece not in known]}
+        extra = {"additional_special_tokens": [piece for piece in listed if piece and piece not in known]}
     return Written(contents, {**settings, **extra, "src_lang": codes[0], "tgt_lang": codes[1]})
+
+
+def _class_of_languages(special: SpecialIds, between_lines: bool, code: str) -> str:
+    """Returns the class that lays sentences out like this, and spells languages so."""
+    if not special.target_prefix:
+        return "MBartTokenizer"
+    if between_lines:
+        return "M2M100Tokenizer"
+    return "MBart50Tokenizer" if re.fullmatch("[a-z]{2}_[A-Z]{2}", code) else "NllbTokenizer"
 
 
 def t5_files(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Written:
@@ -105,6 +118,7 @@ def byt5_files(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> Written:
     return Written({}, {"tokenizer_class": "ByT5Tokenizer", **settings})
 
 
+_OF_OLD_IDS = ("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", "extra_ids")
 # Takes our tokenizer and the settings that it was imported with.
 _WRITERS: dict[str, Callable[[Tokenizer, Mapping[str, Any]], Written]] = {
     "marian": marian_files,
@@ -118,7 +132,7 @@ _WRITERS: dict[str, Callable[[Tokenizer, Mapping[str, Any]], Written]] = {
 
 
 def written_tokenizer(
-    kind: str, tokenizer: Tokenizer, settings: Mapping[str, Any], unchanged: bool
+    kind: str, tokenizer: Tokenizer, settings: Mapping[str, Any], unchanged: bool, title: str = ""
 ) -> Written:
     """Returns a tokenizer's files.
 
@@ -127,7 +141,16 @@ def written_tokenizer(
       tokenizer: ours.
       settings: that it was imported with.
       unchanged: whether it is the one that was imported from this family, and so fits as it did there.
+      title: name of its class, where the settings do not say it.
     """
+    settings = dict(settings)
+    if title and not settings.get("tokenizer_class"):
+        settings["tokenizer_class"] = title
+    if isinstance(extra := settings.get("extra_special_tokens"), list):  # transformers 4 knows the other name
+        settings["additional_special_tokens"] = extra
+        del settings["extra_special_tokens"]
+    if not unchanged:  # other tokens may have these ids now
+        settings = {key: value for key, value in settings.items() if key not in _OF_OLD_IDS}
     of_bytes = BytePairs.recognises(tokenizer.models[0])
     if of_bytes and kind == "t5":
         return byt5_files(tokenizer, settings)

@@ -34,7 +34,7 @@ def without_each_head(loaded: LoadedModel, pair: SentencePair) -> tuple[float, l
     """
     params, model = unstack_layers(loaded.params), unrolled(loaded.model)
     batch = pack_rows([[(pair.source, pair.target)]], 1, max(len(pair.source), len(pair.target)))
-    given = len(loaded.tokenizer.special.target_prefix)
+    given = len(loaded.tokenizer.special.given)
 
     def score(params: Any) -> float:
         return float(token_scores(params, batch, model, given).sum())

@@ -56,7 +56,7 @@ def attention_maps(loaded: LoadedModel, pair: SentencePair) -> dict[str, Attenti
     weights = _weights(params, *ids, unrolled(loaded.model))
     before = len(special.source_prefix) + pair.language
     read = tokenizer.source_pieces(pair.source), _marks(pair.source, before, len(special.source_suffix))
-    predicted = tokenizer.target_pieces(pair.target), _marks(pair.target, len(special.target_prefix), 1)
+    predicted = tokenizer.target_pieces(pair.target), _marks(pair.target, len(special.given), 1)
     given = ["<s>", *predicted[0][:-1]], [True, *predicted[1][:-1]]
     sides = {"encoder": (read, read), "decoder": (given, given), "cross": (predicted, read)}
     return {

@@ -101,7 +101,7 @@ class Scorer:
     def likelihood(self, log_probs: Sequence[float], targets: Sequence[str]) -> Likelihood:
         """Returns what the lines are together, given what `score` returned for them without a penalty."""
         special, encoded = self._tokenizer.special, self._tokenizer.encode_target(targets)
-        tokens = sum(len(ids) - len(special.target_prefix) for ids in encoded)
+        tokens = sum(len(ids) - len(special.given) for ids in encoded)
         unknown = sum(ids.count(special.unk) for ids in encoded)
         return Likelihood(sum(log_probs), tokens, sum(len(line.encode()) + 1 for line in targets), unknown)
 
@@ -205,7 +205,7 @@ def _score_batch(
     """Returns score_B, float32; one compiled function for each shape."""
     pos_BS, pos_BT = (jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape) for x in (src_seg_BS, tgt_seg_BT))
     batch = Batch(src_BS, src_seg_BS, pos_BS, tgt_BT, tgt_seg_BT, pos_BT)
-    log_p_BT = token_scores(params, batch, model, len(special.target_prefix))
+    log_p_BT = token_scores(params, batch, model, len(special.given))
     return jnp.sum(log_p_BT, axis=1) / penalty(batch.tgt_seg_BT.sum(axis=1), alpha)
 
 

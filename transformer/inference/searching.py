@@ -72,7 +72,7 @@ def decode_batch(
     step_fn = partial(_step, params, model)
     context = start_B1, number_B3[:, 2], source, seg_BS
     rules = decode.min_length, decode.no_repeat_ngram_size
-    allowed = Allowed(model.start_id, special.end, special.forbidden, special.target_prefix, *rules)
+    allowed = Allowed(model.start_id, special.end, special.forbidden, special.given, *rules)
     shared: dict[str, Any] = dict(
         lengths=lengths,
         longer=partial(longer_cache, config=c, width=W, length=max_length),

@@ -89,14 +89,14 @@ class Subject:
           **settings: fields of the model's configuration that are changed.
         """
         config = dataclasses.replace(self.model.config, **settings)
-        given = len(self.special.target_prefix)
+        given = len(self.special.given)
         params, batch = self.params if params is None else params, batch or self.batch
         model = dataclasses.replace(self.model, config=config)
         return np.asarray(token_scores(params, batch, model, given, key))
 
     def score(self, *args: Any, **changes: Any) -> float:
         """Returns the mean log-probability of a target token, in nats; arguments as in `token_scores`."""
-        counted_BT = self.real["decoder"] & (self.batch.tgt_pos_BT >= len(self.special.target_prefix))
+        counted_BT = self.real["decoder"] & (self.batch.tgt_pos_BT >= len(self.special.given))
         return float(self.token_scores(*args, **changes).sum() / counted_BT.sum())
 
     def activations(self, params: Any = None, batch: Batch | None = None) -> dict[str, np.ndarray]:

@@ -47,7 +47,10 @@ def test_import_then_export_gives_the_same_files(tmp_path):
 
 def test_a_fine_tuned_model_knows_where_it_came_from(tmp_path):
     """Dtypes stay where they still hold the numbers, settings where they still say the same."""
-    plain_folder.write(tmp_path / "theirs", plain_folder.tensors(np.float16), encoder_layerdrop=0.25)
+    settings = dict(encoder_layerdrop=0.25, torch_dtype="float16", num_beams=4)
+    plain_folder.write(tmp_path / "theirs", plain_folder.tensors(np.float16), **settings)
+    search = {"_from_model_config": True, "transformers_version": "4.31.0", "num_beams": 2}
+    write_json(tmp_path / "theirs" / "generation_config.json", search)
     import_hf(tmp_path / "theirs", tmp_path / "base", note=quiet)
     base, tuned = load_model(tmp_path / "base"), Workdir(tmp_path / "tuned")
     params = jax.tree.map(np.array, base.params)
@@ -65,7 +68,12 @@ def test_a_fine_tuned_model_knows_where_it_came_from(tmp_path):
     assert dtypes.pop("model.shared.weight") == "float32" and set(dtypes.values()) == {"float16"}
     np.testing.assert_array_equal(found["model.shared.weight"], params["shared"]["embedding"])
     assert notes[0].startswith("1 tensors were imported with fewer bits than they need now")
-    assert json.loads((tmp_path / "back" / "config.json").read_text())["encoder_layerdrop"] == 0.25
+    said = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert said["encoder_layerdrop"] == 0.25
+    assert said["torch_dtype"] == "float32"  # or the new number would be cast where it is loaded
+    # Nor is config.json's search taken in place of the one beside it.
+    search = json.loads((tmp_path / "back" / "generation_config.json").read_text())
+    assert search["num_beams"] == 2 and not search.keys() & {"_from_model_config", "transformers_version"}
     # So does what is made of it.
     average(str(tuned.root), str(tmp_path / "mean"), last=1)
     export_hf(tmp_path / "mean", tmp_path / "mean back", note=quiet)

@@ -15,6 +15,7 @@ from reference import reference_cases as cases
 
 from transformer import cli
 from transformer.errors import CheckpointError
+from transformer.exchange.hub import local_folder
 from transformer.exchange.importing import import_hf
 from transformer.inference.model_directory import load_model
 
@@ -25,6 +26,18 @@ def pickled(folder: Path, state: Any) -> Path:
     (folder / "model.safetensors").unlink()
     torch.save(state, folder / "pytorch_model.bin")
     return folder
+
+
+def test_the_hub_may_have_nothing_else(tmp_path, monkeypatch):
+    """Pickles are downloaded only when asked for; that they might be there is told."""
+    asked = []
+    hub = types.ModuleType("huggingface_hub")
+    hub.snapshot_download = lambda name, allow_patterns: asked.append(allow_patterns) or str(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    with pytest.raises(CheckpointError, match=r"no safetensors of it; .* add --allow_pickle"):
+        local_folder("owner/name")
+    assert local_folder("owner/name", pickles=True) == tmp_path
+    assert ["pytorch_model*.bin" in patterns for patterns in asked] == [False, True]
 
 
 def refused(folder: Path, target: Path) -> str:

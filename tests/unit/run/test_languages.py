@@ -45,6 +45,15 @@ def test_another_pair_of_known_languages(behind):
     assert with_languages(old, "en", "de").digest == old.digest
 
 
+def test_text_is_no_language():
+    old = multilingual()
+    assert "a" in old.source_pieces(range(4, 16))
+    new = with_languages(old, "", "a")  # of M2M100 it would be spelled otherwise
+    assert new.target_pieces(new.special.target_prefix) == ["__a__"]
+    with pytest.raises(ConfigError, match=r"'a' is a piece of text, and no language, .* like 'de_Abc'"):
+        with_languages(multilingual("{}_Abc"), "", "a")
+
+
 @pytest.mark.parametrize("behind", [False, True])
 @pytest.mark.parametrize(("form", "code"), [("__{}__", "xx"), ("{}_Abc", "xx_Abc")])
 def test_a_new_language(behind, form, code):
