@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from transformer import __version__
 from transformer.benchmark.verb import add_benchmark
@@ -62,6 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells of a mistake in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UserError.exit_code, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
 def _quiet_libraries() -> None:
@@ -140,7 +148,7 @@ def _plot(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="transformer",
         description="Train, resume, translate, score, classify: the Transformer in JAX.",
         epilog=_EPILOG,
@@ -239,7 +247,10 @@ def _add_score(verbs: argparse._SubParsersAction) -> None:
     p.add_argument("--target", required=True, metavar="FILE", help="its translations, line by line")
     p.add_argument("--output", metavar="FILE", help="default: standard output")
     p.add_argument(
-        "--length_penalty", type=float, metavar="A", help="divide by ((5 + length) / 6) ** A; default 0"
+        "--length_penalty",
+        type=float,
+        metavar="A",
+        help="divide by ((5 + length) / 6) ** A, or as the model's search does; default 0",
     )
     p.set_defaults(run=_score)
 
@@ -250,7 +261,8 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
         help="BLEU and chrF, or ROUGE, of a model or of a file; perplexity; accuracy of a classifier",
         description="Translates a test set with a model, or takes a file of translations, and prints "
         "sacreBLEU's BLEU and chrF with their signatures, or ROUGE. Of a classifier it prints the share of "
-        "labels that are right, of a masked language model how likely it finds the pieces that were masked.",
+        "labels that are right, of a language model the perplexity of its set, of a masked one how likely it "
+        "finds the pieces that were masked.",
     )
     add_model(p, required=False)
     p.add_argument(
@@ -301,7 +313,8 @@ def _add_plot(verbs: argparse._SubParsersAction) -> None:
     p = verbs.add_parser(
         "plot",
         help="pictures of a run: learning curve, attention",
-        description="Draws learning_curve.png and attention.png into the run's folder.",
+        description="Draws learning_curve.png and attention.png into the run's folder; the curve alone "
+        "where no decoder reads an encoder, or sources are frames.",
     )
     p.add_argument("--model", required=True, metavar="DIR", help="folder of a run")
     p.add_argument("--source", metavar="TEXT", help="sentence whose attention is drawn; default: a dev line")

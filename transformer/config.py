@@ -237,7 +237,7 @@ class DecodeConfig:
     """Search (paper, section 6.1)."""
 
     beam_size: int = 4  # 1 is greedy
-    length_penalty: float = 0.6  # alpha of ((5 + length) / 6) ** alpha
+    length_penalty: float = 0.6  # alpha of ((5 + length) / 6) ** alpha, where `rules` is "paper"
     rules: SearchRules = "paper"  # of other libraries: length ** alpha, and when to stop
     max_extra_length: int = 50  # longest output: input length + this, in tokens
     length_limit: int = 0  # longest output whatever the input, in tokens (summaries); 0: no other limit

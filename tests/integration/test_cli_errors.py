@@ -124,7 +124,7 @@ def test_arguments_that_are_missing_or_unknown(command, recipe, tmp_path):
     assert code == 2 and one_line(err).startswith("--wrokdir=x: unknown argument")
     for arguments in (["train"], ["trian"], [], ["translate", "--model=x", "--beam_sise=3"]):
         code, err = command(*arguments)
-        assert code == 2 and re.search(r"^transformer.*: error: ", err, re.MULTILINE)
+        assert code == 2 and re.match(r"transformer.*: error: .+\n$", err)
     assert list(tmp_path.iterdir()) == []
 
 

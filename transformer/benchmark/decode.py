@@ -25,6 +25,7 @@ from transformer.io.progress import Progress
 from transformer.io.text import check_output, read_lines
 from transformer.io.workdir import Workdir
 from transformer.metrics.scores import score
+from transformer.run.prepare import decodable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,7 +286,7 @@ def _test_lines(args: argparse.Namespace, loaded: LoadedModel) -> TestLines:
                 "give --source and --reference"
             )
         name = corpora[0].name
-        pairs = [pair for pair in corpora[0] if pair is not None]
+        pairs = decodable(corpora[0])
         sources, references = [s for s, _ in pairs], [t for _, t in pairs]
     sources, references = sources[: args.lines], references[: args.lines]
     if not sources:

@@ -6,8 +6,8 @@ from pathlib import Path
 from transformer.config import InitConfig, LoraConfig
 from transformer.exchange.card import Said, model_card
 from transformer.exchange.folders import new_folder
-from transformer.exchange.origins import keep_origin
 from transformer.inference.model_directory import load_model
+from transformer.io.origins import keep_origin
 from transformer.io.weights import write_weights
 from transformer.io.workdir import Workdir
 

@@ -17,13 +17,13 @@ from transformer.exchange.families import FAMILIES
 from transformer.exchange.folders import new_folder
 from transformer.exchange.foreign import Foreign
 from transformer.exchange.layout import all_names, their_tensors
-from transformer.exchange.origins import read_origin
 from transformer.exchange.reading import EARLY
 from transformer.exchange.refitting import differences, refit, refitted
 from transformer.exchange.verifying import transformers_runtime, verify
 from transformer.exchange.vocabularies import LANGUAGE_IN_TEXT
 from transformer.exchange.written_vocabularies import Written, ids_of, pieces, written_tokenizer
 from transformer.inference.model_directory import LoadedModel, check_kind, check_reads_text, load_model
+from transformer.io.origins import read_origin
 from transformer.io.weights import DTYPES, save_arrays
 from transformer.io.workdir import Workdir, write_json
 from transformer.model.size import parameter_shapes

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from transformer.config import ModelConfig
+from transformer.config import ModelConfig, SearchRules
 from transformer.data.batch import Batch
 from transformer.data.frames import checked
 from transformer.data.tokenizer import Tokenizer
@@ -80,12 +80,20 @@ class Scorer:
       [-0.4]
     """
 
-    def __init__(self, model: Transformer, params: Any, tokenizer: Tokenizer, mesh: Mesh | None = None):
-        """Takes a model with its parameters and tokenizer; `mesh` divides rows."""
+    def __init__(
+        self,
+        model: Transformer,
+        params: Any,
+        tokenizer: Tokenizer,
+        rules: SearchRules = "paper",
+        mesh: Mesh | None = None,
+    ):
+        """Takes a model with its parameters and tokenizer, the rules of its search; `mesh` divides rows."""
         check_kind(model.config, "encoder_decoder", "decoder_only")
         self._model = unrolled(model)
         self._params = unstack_layers(params)
         self._tokenizer = tokenizer
+        self._rules = rules
         self._mesh = mesh
 
     @classmethod
@@ -96,7 +104,7 @@ class Scorer:
     @classmethod
     def of(cls, loaded: LoadedModel) -> "Scorer":
         """Returns a scorer of a model that is loaded already."""
-        return cls(loaded.model, loaded.params, loaded.tokenizer)
+        return cls(loaded.model, loaded.params, loaded.tokenizer, loaded.config.decode.rules)
 
     def likelihood(self, log_probs: Sequence[float], targets: Sequence[str]) -> Likelihood:
         """Returns what the lines are together, given what `score` returned for them without a penalty."""
@@ -121,7 +129,8 @@ class Scorer:
           sources: source text, or frames as `Translator` takes them; None for a language model of text alone.
           targets: one translation of each line, or the text.
           batch_size: pairs scored together.
-          length_penalty: alpha; log-probabilities are divided by ((5 + length) / 6) ** alpha.
+          length_penalty: alpha; log-probabilities are divided as the model's search divides them, see
+            `decoding.scores.length_penalty`.
           first_line: number of `targets[0]` in its file, for messages.
 
         Raises:
@@ -156,7 +165,7 @@ class Scorer:
             for side, w in zip(sides, (width * self._model.config.reads_source, width), strict=True):
                 arrays += [padded(side, rows, w, special.pad), segments(side, rows, w)]
             inputs = on_mesh(self._mesh, *arrays)
-            given = _score_batch(self._params, *inputs, length_penalty, self._model, special)
+            given = _score_batch(self._params, *inputs, length_penalty, self._rules, self._model, special)
             found = np.asarray(given).tolist()
             for row, i in enumerate(chosen):
                 scores[i] = found[row]
@@ -191,7 +200,7 @@ def check_positions(
                 )
 
 
-@partial(jax.jit, static_argnames=("model", "special"))
+@partial(jax.jit, static_argnames=("rules", "model", "special"))
 def _score_batch(
     params: Any,
     src_BS: jax.Array,
@@ -199,6 +208,7 @@ def _score_batch(
     tgt_BT: jax.Array,
     tgt_seg_BT: jax.Array,
     alpha: float,
+    rules: SearchRules,
     model: Transformer,
     special: SpecialIds,
 ) -> jax.Array:
@@ -206,7 +216,7 @@ def _score_batch(
     pos_BS, pos_BT = (jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape) for x in (src_seg_BS, tgt_seg_BT))
     batch = Batch(src_BS, src_seg_BS, pos_BS, tgt_BT, tgt_seg_BT, pos_BT)
     log_p_BT = token_scores(params, batch, model, len(special.given))
-    return jnp.sum(log_p_BT, axis=1) / penalty(batch.tgt_seg_BT.sum(axis=1), alpha)
+    return jnp.sum(log_p_BT, axis=1) / penalty(batch.tgt_seg_BT.sum(axis=1), alpha, rules)
 
 
 @partial(jax.jit, static_argnames=("model", "given"))

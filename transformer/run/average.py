@@ -8,10 +8,10 @@ import numpy as np
 from transformer.config import InitConfig, LoraConfig
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import CheckpointError, ConfigError
-from transformer.exchange.origins import keep_origin
 from transformer.inference.model_directory import restore_params
 from transformer.io.checkpoint import Checkpoints
 from transformer.io.checkpoint_folder import best_steps, complete_steps
+from transformer.io.origins import keep_origin
 from transformer.io.workdir import Workdir
 from transformer.model.transformer import Transformer
 

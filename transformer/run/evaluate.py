@@ -22,7 +22,7 @@ from transformer.metrics.rouge import rouge, rouge_scorer
 from transformer.metrics.scores import make_metrics, score
 from transformer.run.answers import score_labels, score_masked
 from transformer.run.options import option_of
-from transformer.run.prepare import describe
+from transformer.run.prepare import decodable, describe
 from transformer.run.sources import read_sources
 from transformer.run.translate import report_split
 
@@ -189,7 +189,7 @@ def _test_sets(args: argparse.Namespace, loaded: LoadedModel, workdir: Workdir) 
 
 
 def _as_test_set(corpus: Corpus) -> _TestSet:
-    pairs = [pair for pair in corpus if pair is not None]
+    pairs = decodable(corpus)
     return _TestSet(corpus.name, [s for s, _ in pairs], [[t for _, t in pairs]])
 
 

@@ -22,7 +22,10 @@ def add_decode(p: argparse.ArgumentParser) -> None:
     group = p.add_argument_group("search (defaults are the run's config.decode)")
     group.add_argument("--beam_size", type=int, metavar="N", help="hypotheses kept alive; 1 is greedy")
     group.add_argument(
-        "--length_penalty", type=float, metavar="A", help="alpha of ((5 + length) / 6) ** alpha"
+        "--length_penalty",
+        type=float,
+        metavar="A",
+        help="alpha of ((5 + length) / 6) ** alpha; by the rules of huggingface of length ** alpha",
     )
     group.add_argument(
         "--rules", metavar="R", help="of the search: paper, huggingface, huggingface_early, huggingface_never"

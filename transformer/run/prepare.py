@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from transformer.data.pairs import Pair
 from transformer.data.tokenizer import Tokenizer, train_tokenizer
 from transformer.errors import DataError
 from transformer.inference.searching import trees_of
+from transformer.io.progress import Progress
 from transformer.io.workdir import Workdir, write_json
 from transformer.run.initial import base_tokenizer
 
@@ -86,6 +88,16 @@ def describe(split: str, name: str, counts: Counts) -> str:
         f"{counts['source_tokens']:,} + {counts['target_tokens']:,} tokens "
         f"({counts['unknown_tokens']:,} unknown); left out: {left_out(counts)}"
     )
+
+
+def decodable(corpus: Corpus) -> list[Pair]:
+    """Returns all pairs of a test set; tells how many are left out since they are not UTF-8, if any are."""
+    pairs = list(corpus)
+    kept = [pair for pair in pairs if pair is not None]
+    if lost := len(pairs) - len(kept):
+        note = f"{corpus.name}: {len(kept):,} of {len(pairs):,} pairs; left out: {lost:,} undecodable"
+        Progress(None, time.monotonic).note(note)
+    return kept
 
 
 def dev_lines(corpora: Sequence[Corpus], limit: int) -> list[Pair]:

@@ -1,5 +1,6 @@
 """Scores against the model's own probabilities, one pair at a time."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -58,8 +59,11 @@ def test_an_empty_target_has_the_probability_of_the_end_mark(loaded, scorer):
     assert scorer.score(["cat"], [""]) == pytest.approx(log_probs(loaded, "cat", ""), abs=1e-4)
 
 
-def test_the_score_is_the_translators_own(loaded, scorer):
-    lines = ["ant", "bee.", "cat", "dog"]
+@pytest.mark.parametrize("rules", ["paper", "huggingface"])
+def test_the_score_is_the_translators_own(loaded, rules):
+    decode = dataclasses.replace(loaded.config.decode, rules=rules)
+    loaded = dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, decode=decode))
+    scorer, lines = Scorer.of(loaded), ["ant", "bee.", "cat", "dog"]
     outputs = Translator.of(loaded).translate_n_best(lines, n_best=3)
     flat = [(line, t) for line, best in zip(lines, outputs, strict=True) for t in best if "⁇" not in t.text]
     assert len(flat) >= 10
