@@ -27,8 +27,9 @@ def added_tokens(f: Foreign) -> dict[str, Added]:
     tables are there, too.
     """
     found: dict[str, Added] = {}
+    named = _named_special(f)
     for token, i in f.optional_json("added_tokens.json").items():
-        found |= _added(f, "added_tokens.json", token, i, token in _named_special(f))
+        found |= _added(f, "added_tokens.json", token, i, token in named)
     decoder = f.tokenizer.get("added_tokens_decoder")
     for i, entry in decoder.items() if isinstance(decoder, dict) else ():
         number = int(i) if i.isascii() and i.isdigit() and len(i) < 10 else i

@@ -153,7 +153,7 @@ def many_languages(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str
     model = model_file(f, "sentencepiece.bpe.model")
     file, ids, hidden = _ids(f, model, sizes[0])
     pieces = spellings(f, file, ids, sizes[0])
-    spoken = {piece: i for piece, i in ids.items() if i in hidden and piece not in SIGNS}
+    spoken = {p: i for p, i in ids.items() if isinstance(i, int) and i in hidden and p not in SIGNS}
     old = _is_first_mbart(f)
     # What the search is told counts there, and not what the tokenizer is.
     first = f.generation.get("decoder_start_token_id" if old else "forced_bos_token_id")
@@ -180,7 +180,7 @@ def many_languages(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str
     return made(f, [model], [pieces], special)
 
 
-def _ids(f: Foreign, model: bytes, rows: int) -> tuple[str, dict[str, Any], set[Any]]:
+def _ids(f: Foreign, model: bytes, rows: int) -> tuple[str, dict[str, Any], set[int]]:
     """Returns (file that they are from, the id of each piece, those that are no text)."""
     guessed: dict[str, int] = {}
     if f.has("vocab.json"):  # M2M100: languages come after all pieces
@@ -204,7 +204,8 @@ def _ids(f: Foreign, model: bytes, rows: int) -> tuple[str, dict[str, Any], set[
         others = dict.fromkeys(token for token in (*codes, *extra, "<mask>") if token not in ids)
         guessed = {piece: len(ids) + i for i, piece in enumerate(others)}
     ids, hidden = with_added(f, ids, guessed, rows, languages=True)
-    return file, ids, {*hidden, *(ids.get(sign) for sign in ("<s>", "<pad>", "</s>"))} - {ids.get("<unk>")}
+    signs = [i for sign in ("<s>", "<pad>", "</s>") if isinstance(i := ids.get(sign), int)]
+    return file, ids, {i for i in (*hidden, *signs) if i != ids.get("<unk>")}
 
 
 def tokenizer_json(f: Foreign) -> tuple[dict[str, Any], dict[str, int]]:
@@ -281,7 +282,7 @@ def t5_tokenizer(f: Foreign, sizes: tuple[int, int], languages: tuple[str, str])
         forbidden=forbidden_ids(f),
         source_prefix=prefix,
         source_suffix=(end,),
-        hidden=tuple(sorted({pad, end, *hidden} - {ids.get("<unk>")})),
+        hidden=tuple(sorted(i for i in {pad, end, *hidden} if i != ids.get("<unk>"))),
     )
     return made(f, [model], [pieces], special)
 

@@ -46,6 +46,15 @@ def test_a_language_is_no_piece_of_text(folder):
         many_languages(f, (rows, rows), ("en", "dog"))
 
 
+@pytest.mark.parametrize("odd", [[], {}, True, -1, "4", None, 1e999])
+def test_ids_that_are_none(folder, odd):
+    ids = {piece: i for i, piece in enumerate(TEXT)} | {"<s>": odd, "__de__": odd}
+    (folder / "vocab.json").write_text(json.dumps(ids))
+    f = foreign(folder, {"tokenizer_class": "M2M100Tokenizer"}, model_type="m2m_100")
+    with pytest.raises(CheckpointError, match="piece '<s>' has id "):
+        many_languages(f, (len(ids) + 100,) * 2, ("en", "de"))
+
+
 @pytest.mark.parametrize("files", ["decoder", "added_tokens.json"])
 def test_a_language_that_was_added_later_has_the_id_that_it_was_given(folder, files):
     n = len(TEXT)
