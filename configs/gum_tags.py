@@ -13,7 +13,8 @@ Data: github.com/amir-zeldes/gum as in configs/gum_parsing.py: {train,dev,test}.
 data/gum-const (elsewhere: --config.data.root=DIR). Tags are gold.
 
 Reached from random parameters: accuracy 84.77 % of the test set's 28,397 words (dev 85.77 %), on 2 CPU cores
-in 15 minutes beside other work, jax 0.10.2. The second training was not run.
+in 15 minutes beside other work, jax 0.10.2. Begun with gum_masked: accuracy 90.01 % (dev 90.85 %), in 9
+minutes on one of 2 cores.
 """
 
 from ml_collections import ConfigDict
