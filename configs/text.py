@@ -33,4 +33,5 @@ def get_config() -> ConfigDict:
     config.run.num_steps = 20_000
     config.run.eval_lines = 500
     config.run.patience = 5
+    config.run.keep_latest = 5  # for `transformer average --last 5`
     return config

@@ -5,6 +5,7 @@ is one line and an exit code (see errors.py), never a traceback.
 """
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -20,6 +21,7 @@ from transformer.exchange.verb import add_export, add_import, add_push
 from transformer.io.compilation_cache import tell_cache_failures_once
 from transformer.io.standard_error import forgive_standard_error
 from transformer.questions.verb import add_explain
+from transformer.recipes import PREFIX, load_config
 from transformer.run.attend import add_attend, attend
 from transformer.run.classify import add_classify, classify
 from transformer.run.launch import add_launch
@@ -38,17 +40,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     forgive_standard_error()
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and args.verb not in _WITH_OVERRIDES:
+    if stray := _stray(args.verb, rest):
         options = ["--" + option_of(name) for name in vars(args) if name not in ("verb", "run")]
-        guess = did_you_mean(rest[0].partition("=")[0], options)
-        parser.error(f"{rest[0]}: unknown argument{guess}")
+        guess = did_you_mean(stray.partition("=")[0], options)
+        if stray.startswith(PREFIX[2:]):
+            guess = f"; did you mean '--{stray}'?"
+        parser.error(f"{stray}: unknown argument{guess}")
     args.overrides = rest
     _quiet_libraries()
     try:
+        code = 0
         if args.verb == "train":
             _train(args, rest)
         else:
-            return args.run(args) or 0
+            code = args.run(args) or 0
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"transformer: error: {error}", file=sys.stderr)
         return error.exit_code
@@ -56,13 +63,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        print(f"transformer: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"transformer: error: {where}{error.strerror}", file=sys.stderr)
+        if error.filename is None:  # standard output, whose rest would be tried once more at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UserError.exit_code
     except KeyboardInterrupt:
         return 130
-    return 0
+
+
+def _stray(verb: str, rest: Sequence[str]) -> str:
+    """Returns the first argument that no verb, or not this one, has; empty if there is none."""
+    if verb not in _WITH_OVERRIDES:
+        return next(iter(rest), "")
+    if verb != "train":  # they look themselves
+        return ""
+    befores = ("", *rest)
+    values = (before.startswith(PREFIX) and "=" not in before for before in befores)
+    return next(
+        (a for a, is_value in zip(rest, values, strict=False) if not (is_value or a.startswith(PREFIX))), ""
+    )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,7 +105,6 @@ def _quiet_libraries() -> None:
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
     from transformer.io.workdir import Workdir
-    from transformer.recipes import load_config
 
     origin = Workdir(args.workdir).load_origin() if args.workdir else None
     config = load_config(args.config, overrides, origin and origin.settings)
@@ -126,7 +147,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from transformer.run import evaluate
 
     if args.hypothesis:
-        evaluate.evaluate_files(args)
+        evaluate.evaluate_files(args, decode_options(args))
     else:
         evaluate.evaluate_model(args, decode_options(args))
 

@@ -25,7 +25,10 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
         raise ConfigError(f"{where}: {value!r} is not a choice{did_you_mean(str(value), map(str, allowed))}")
     if origin is tuple:
         if isinstance(value, str):
-            value = [part for text in value.strip("()[]").split(",") if (part := text.strip())]
+            inner = value[1:-1]
+            if value in (f"({inner})", f"[{inner}]") and not set(inner) & set("()[]"):
+                value = inner
+            value = [part for text in value.split(",") if (part := text.strip())]
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where}: expected a list such as a,b, got {value!r}")
         return tuple(coerce(v, typing.get_args(hint)[0], where) for v in value)
@@ -39,7 +42,10 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
         if hint is float and not isinstance(value, bool):
             return float(value)
         if hint is str and isinstance(value, str):
+            value.encode()
             return value
+    except UnicodeEncodeError:
+        raise ConfigError(f"{where}: {value!a} is not UTF-8; rename the file, or type it anew") from None
     except (ValueError, KeyError, TypeError):
         pass
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

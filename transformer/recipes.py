@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from transformer.config_mapping import from_config_dict
 from transformer.continuation import FREE
 from transformer.errors import CheckpointError, ConfigError, did_you_mean
 
-_PREFIX = "--config."
+PREFIX = "--config."
 
 
 def load_config(recipe: str, overrides: Sequence[str], base: Mapping[str, Any] | None = None) -> Config:
@@ -82,26 +83,34 @@ def _get_config(path: Path) -> dict[str, dict[str, Any]]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return {section: dict(values) for section, values in module.get_config().items()}
+        found = module.get_config()
     except ConfigError:
         raise
     except Exception as error:  # a recipe is the user's program: whatever it raises is theirs to mend
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"--config: {path}: {type(error).__name__}: {reason}") from None
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        text = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
+        raise ConfigError(f"--config: {where}: {type(error).__name__}: {' '.join(text.split())}") from None
+    try:
+        return {section: dict(values) for section, values in found.items()}
+    except (AttributeError, TypeError, ValueError):
+        what = "nothing" if found is None else type(found).__name__
+        raise ConfigError(
+            f"--config: {path}: get_config() returned {what}, expected sections of keys; end it with "
+            "`return config`"
+        ) from None
 
 
 def _pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yields (key, text) of "--config.key=text" and "--config.key text"."""
     rest = iter(overrides)
     for argument in rest:
-        if not argument.startswith(_PREFIX):
-            guess = did_you_mean(argument.partition("=")[0], ("--config", "--workdir", "--dry_run"))
-            raise ConfigError(
-                f"{argument}: unknown argument{guess}; overrides look like --config.model.d_model=256"
-            )
-        key, equals, value = argument.removeprefix(_PREFIX).partition("=")
+        if not argument.startswith(PREFIX):
+            raise ConfigError(f"{argument}: unknown argument; overrides look like --config.model.d_model=256")
+        key, equals, value = argument.removeprefix(PREFIX).partition("=")
         if not equals:
             value = next(rest, "")
-            if not value or value.startswith(_PREFIX):
+            if not value or value.startswith(PREFIX):
                 raise ConfigError(f"{argument}: needs a value, as in {argument}=VALUE")
         yield key, value

@@ -40,6 +40,17 @@ def run(finished, tmp_path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
+def test_a_model_is_no_run(recipe, run, command, tmp_path):
+    """Training in the folder of an average or an export would be lost, since the model there is read."""
+    for verb in ("average --last 1 --output", "export safetensors --to"):
+        words, folder = verb.split(), tmp_path / verb.split()[0]
+        assert cli.main([*words, str(folder), "--model", str(run)]) == 0
+        before = sorted(folder.rglob("*"))
+        code, err = command("train", f"--config={recipe}", f"--workdir={folder}")
+        assert code == 4 and one_line(err).startswith(f"{folder}: holds a model and no run; to begin")
+        assert sorted(folder.rglob("*")) == before
+
+
 @pytest.fixture
 def command(capsys) -> Cli:
     """Returns a function that runs the command in this process: (exit code, standard error)."""
@@ -299,6 +310,13 @@ def test_text_that_cannot_be_read(command, run, tmp_path):
     pair = "--source", tmp_path / "short", "--reference", tmp_path / "short", "--output", out
     code, err = command("evaluate", "--model", run, *pair[:-1], tmp_path / "short")
     assert code == 3 and "short: is a file that is read" in one_line(err)
+    code, err = command("evaluate", "--model", run, *pair[2:4])
+    assert code == 2 and one_line(err).startswith("--reference: needs --source")
+    files = "--hypothesis", tmp_path / "short", "--reference", tmp_path / "short"
+    for option in (("--output", out), ("--show=3",), ("--beam_size=2",), ("--model", run)):
+        code, err = command("evaluate", *files, *option)
+        name = str(option[0]).partition("=")[0]
+        assert code == 2 and one_line(err).startswith(f"{name}: is of a model; with --hypothesis none")
     for options, message in (
         (("--tokenize=13b",), "13b"),
         (("--baseline", tmp_path / "nothing"), "nothing: no such file"),

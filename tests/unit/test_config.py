@@ -86,7 +86,7 @@ def test_the_last_of_two_overrides_counts(load):
         (["--config.run.num_steps", "--config.run.seed=1"], r"--config\.run\.num_steps: needs a value"),
         (
             ["--workdri=x"],
-            r"--workdri=x: unknown argument; did you mean '--workdir'\?; overrides look like --config\.",
+            r"--workdri=x: unknown argument; overrides look like --config\.",
         ),
         (["config.run.num_steps=1"], r"config\.run\.num_steps=1: unknown argument"),
     ],
@@ -111,6 +111,8 @@ def test_arguments_that_are_no_overrides(load, overrides, message):
         (1, float, 1.0),
         (7, str, None),
         (None, int, None),
+        ("t\udce9xt", str, None),  # of a file name that is not UTF-8
+        ("(old)/a,b (1)", tuple[str, ...], ("(old)/a", "b (1)")),
         (3, tuple[int, ...], None),
         ("1,x", tuple[int, ...], None),
         ([1, 2], tuple[int, ...], (1, 2)),

@@ -198,7 +198,15 @@ def test_only_what_differs_is_set(recipe, monkeypatch):
             "d_modle.*d_model",
         ),
         ("def get_config():\n    return {'model': {'d_modle': 3}}", "unknown key; did you mean 'd_model'"),
-        ("def get_config():\n    return {'run': 3}", "TypeError"),
+        (
+            "def get_config():\n    return {'run': 3}",
+            r"mine\.py: get_config\(\) returned dict, expected sections",
+        ),
+        (
+            "def get_config():\n    pass",
+            r"mine\.py: get_config\(\) returned nothing, expected sections of keys",
+        ),
+        ("def get_config():\n    return {}['steps']", r"mine\.py, line 2: KeyError: steps$"),
     ],
 )
 def test_recipes_with_mistakes(tmp_path, text, message):

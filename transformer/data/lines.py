@@ -5,6 +5,7 @@ shifts one side of a parallel corpus against the other.
 """
 
 import contextlib
+import functools
 import gzip
 import shutil
 import tempfile
@@ -161,5 +162,18 @@ def _unpacked(path: Path, sha256: str, cache_dir: Path) -> Path:
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip file ({error}); fetch or pack it again") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be unpacked into {cache_dir} ({error.strerror})") from None
+        try:
+            scratch = Path(_scratch().name)
+        except OSError:
+            scratch = cache_dir
+        if scratch != cache_dir:
+            return _unpacked(path, sha256, scratch)
+        folders = f"{cache_dir} nor a temporary folder"
+        raise DataError(f"{path}: neither {folders} can be written ({error.strerror})") from None
     return plain
+
+
+@functools.cache
+def _scratch() -> "tempfile.TemporaryDirectory[str]":
+    """Returns a folder that lasts as long as the process, for where a cache cannot be written."""
+    return tempfile.TemporaryDirectory(prefix="transformer-")

@@ -38,7 +38,7 @@ def check_config(config: Config, root: str | None) -> Iterator[Finding]:
     Raises:
       CheckpointError: if the folder has a tokenizer that is damaged.
     """
-    yield from check_data(config.data)
+    yield from check_data(config.data, config.is_masked)
     workdir = Workdir(root or ".")
     pieces = vocabularies(config, workdir)
     items = saved_items(config, *pieces)
@@ -71,17 +71,24 @@ def _model(config: Config, source_vocab: int, target_vocab: int) -> Transformer:
     return Transformer(config.model, source_vocab, target_vocab)
 
 
-def check_data(data: DataConfig) -> Iterator[Finding]:
-    """Yields the number of lines of each data file, side by side."""
+def check_data(data: DataConfig, alone: bool = False) -> Iterator[Finding]:
+    """Yields the number of lines of each data file, side by side.
+
+    Args:
+      data: what is read.
+      alone: text has no targets.
+    """
     with tempfile.TemporaryDirectory() as unpacked:
         if data.kind == "text":
+            found = []
             for split in _SPLITS:
                 sources, targets = getattr(data, f"{split}_source"), getattr(data, f"{split}_target")
                 for i in range(max(len(sources), len(targets))):
-                    given, lone = (*sources[i : i + 1], *targets[i : i + 1]), not targets
-                    yield _pair_of_files(data, split, given, unpacked, lone)
-            if not data.train_source:
-                yield Finding("problem", "data train", "no file is named", "set config.data.train_source")
+                    given = (*sources[i : i + 1], *targets[i : i + 1])
+                    found.append(_pair_of_files(data, split, given, unpacked, alone))
+            yield from found
+            if all(finding.status == "ok" for finding in found):
+                yield from _opened_alike(data, Path(unpacked), alone)
         elif data.kind == "cldr":
             pair = f"{data.source_language}-{data.target_language}"
             yield Finding("ok", "data", f"{data.cldr_pairs:,} training pairs {pair}, generated when needed")
@@ -109,6 +116,15 @@ def _pair_of_files(
     if not counts[0]:
         return Finding("problem", name, text, "put sentences in, or name other files")
     return Finding("ok", name, text)
+
+
+def _opened_alike(data: DataConfig, unpacked: Path, alone: bool) -> Iterator[Finding]:
+    """Yields what training would refuse of text whose files are good one by one."""
+    for split in _SPLITS:
+        try:
+            open_corpora(data, split, unpacked, alone)
+        except UserError as error:
+            yield Finding("problem", f"data {split}", str(error))
 
 
 def _opened(data: DataConfig, split: Split, unpacked: Path) -> Finding:

@@ -17,7 +17,7 @@ from pathlib import Path
 from transformer.errors import CheckpointError, did_you_mean
 from transformer.io.digests import add_digest, find_damage
 from transformer.io.ranking import Metrics, ranked
-from transformer.io.workdir import write_json
+from transformer.io.workdir import Workdir, write_json
 
 _METRICS = "metrics/metrics"
 # The last kind was left behind before there was `.saving`.
@@ -27,6 +27,21 @@ _LEFTOVER = re.compile(r"\d+\.(saving|deleting)(\..*)?|\d+\.orbax-checkpoint-tmp
 def complete_steps(folder: Path) -> list[int]:
     """Returns the steps that have a complete checkpoint, in order."""
     return sorted(int(name) for name in _names(folder) if name.isdecimal())
+
+
+def check_run(workdir: Workdir) -> None:
+    """Refuses the folder of a model that no run can go on with: an average, an import or an export.
+
+    Raises:
+      CheckpointError: if it is one.
+    """
+    states = [workdir.checkpoints / str(step) for step in complete_steps(workdir.checkpoints)]
+    bare = states and not any((state / "optimizer").exists() for state in states)
+    if workdir.weights.exists() or bare:
+        raise CheckpointError(
+            f"{workdir.root}: holds a model and no run; to begin with it choose another --workdir, and "
+            f"--config.init.model={workdir.root}"
+        )
 
 
 def staging(folder: Path, step: int) -> Path:

@@ -10,7 +10,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from transformer.errors import DataError, did_you_mean
 
@@ -135,10 +135,11 @@ def check_output(path: str | None, reading: Sequence[str | None] = ()) -> None:
 def line_writer(
     path: str | None, append: bool = False, reading: Sequence[str | None] = ()
 ) -> Iterator[Callable[[Iterable[str]], None]]:
-    """Opens a file, or standard output for None, and gives the function that writes lines to it.
+    """Gives the function that writes lines to a file, or to standard output for None.
 
-    With `append` they come after what the file has already. Every call ends in a flush. A line end inside
-    a line would shift all that follow: it becomes a space.
+    With `append` they come after what the file has already. Else the file is emptied before the first lines,
+    or at the end if there are none; not if an error comes first. Every call ends in a flush. A line end
+    inside a line would shift all that follow: it becomes a space.
 
     Args:
       path: of the file.
@@ -149,18 +150,29 @@ def line_writer(
       DataError: if the file cannot be written, or is one that is read.
     """
 
-    def write(lines: Iterable[str]) -> None:
-        file.write("".join(line.replace("\n", " ") + "\n" for line in lines).encode())
-        file.flush()
-
-    if path is None:
-        file: BinaryIO = sys.stdout.buffer
-        yield write
-        return
     check_output(path, reading)
-    try:
-        opened = Path(path).open("ab" if append else "wb")  # noqa: SIM115 - closed below; its own errors are told apart here
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
-    with opened as file:
+    held = contextlib.ExitStack()
+    files: list[Any] = []
+
+    def write(lines: Iterable[str]) -> None:
+        content = "".join(line.replace("\n", " ") + "\n" for line in lines).encode()
+        try:
+            if not files and path is None:
+                files.append(sys.stdout.buffer)
+            elif not files:
+                opened = Path(str(path)).open("ab" if append else "wb", buffering=0)  # noqa: SIM115 - `held` closes it
+                files.append(held.enter_context(opened))
+            rest = memoryview(content)
+            while rest:  # without a buffer it may take several calls
+                rest = rest[files[0].write(rest) :]
+            files[0].flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if path is None:  # whose buffer would be tried once more at the exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise DataError(f"{path or 'standard output'}: cannot be written ({error.strerror})") from None
+
+    with held:
         yield write
+        write([])

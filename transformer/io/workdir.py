@@ -14,8 +14,11 @@ data/             encoded pairs; digests of data files, where their lines are (c
 metrics.jsonl, tensorboard/, *.png
 """
 
+import contextlib
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,6 +138,13 @@ class Workdir:
                 f"{', '.join(others)}; put the old values back"
             )
 
+    @contextlib.contextmanager
+    def data_cache(self) -> Iterator[Path]:
+        """Gives the folder of what is known of the data; a temporary one where that cannot be written."""
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = self.data if self.data.is_dir() else self.root
+            yield self.data if os.access(folder, os.W_OK) else Path(scratch)
+
     def check_config(self, config: Config) -> list[str]:
         """Compares with the configuration that the run was started with.
 
@@ -170,7 +180,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path`, whole or not at all, also when the machine loses its power."""
+    """Writes `text` to `path`, whole or not at all, also when the machine loses its power.
+
+    What `path` is a link to is written, and a stream is written to as it is.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8", newline="\n")
+        return
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -179,6 +196,6 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -4,6 +4,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +16,6 @@ from transformer.errors import ConfigError, DataError
 from transformer.inference.classifier import Classifier
 from transformer.inference.model_directory import LoadedModel
 from transformer.io.progress import Pace, Progress
-from transformer.io.workdir import Workdir
 from transformer.run.classify import report_cut
 from transformer.run.dev import token_scores
 from transformer.run.prepare import describe
@@ -67,8 +67,10 @@ def score_labels(
     return scores, [" ".join(labels) for labels in found]
 
 
-def score_masked(args: argparse.Namespace, loaded: LoadedModel) -> dict[str, dict[str, Any]]:
+def score_masked(args: argparse.Namespace, loaded: LoadedModel, cache: Path) -> dict[str, dict[str, Any]]:
     """Prints how well a model finds masked pieces of the run's own test or dev sets, and returns it by set.
+
+    What is read of them is kept in the folder `cache`.
 
     Raises:
       ConfigError: if there is no such set, or an option asks for something else.
@@ -79,14 +81,14 @@ def score_masked(args: argparse.Namespace, loaded: LoadedModel) -> dict[str, dic
                 f"--{option}: a masked language model is scored on its run's own sets; leave it out"
             )
     split: Split = args.split
-    workdir, config, results = Workdir(args.model), loaded.config, {}
+    config, results = loaded.config, {}
     step = partial(jax.jit(partial(eval_step, model=loaded.model, config=config)), loaded.params)
     progress = Progress(None, time.monotonic)
-    corpora = open_corpora(config.data, split, workdir.data, alone=True)
+    corpora = open_corpora(config.data, split, cache, alone=True)
     if not corpora:
         raise ConfigError(f"config.data.{split}_source: the run has no {split} set")
     for i, corpus in enumerate(corpora):
-        encoded = encode_corpus(corpus, loaded.tokenizer, config, workdir.data / f"{split}-{i}")
+        encoded = encode_corpus(corpus, loaded.tokenizer, config, cache / f"{split}-{i}")
         progress.note(describe(split, corpus.name, encoded.counts))
         scores: dict[str, Any] = token_scores(step, [encoded], loaded.tokenizer, config)
         if not scores:

@@ -27,6 +27,7 @@ from transformer.run.sources import read_sources
 from transformer.run.translate import report_split
 
 _BLOCK = 512  # lines that are sorted by length together
+_OF_TRANSLATIONS = ("baseline", "metric", "tokenize", "lowercase", "show")  # options
 
 
 class _TestSet(NamedTuple):
@@ -35,8 +36,11 @@ class _TestSet(NamedTuple):
     references: list[list[str]]  # one list a reference set
 
 
-def evaluate_files(args: argparse.Namespace) -> None:
+def evaluate_files(args: argparse.Namespace, options: dict[str, Any]) -> None:
     """Scores the file `args.hypothesis` against the files `args.reference` and prints the result."""
+    _refuse(
+        args, ("model", "source", "show", "output"), options, "is of a model; with --hypothesis none is used"
+    )
     if not args.reference:
         raise ConfigError("--hypothesis: needs --reference, the file of reference translations")
     _check_outputs(args)
@@ -61,14 +65,16 @@ def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
     _check_outputs(args)
     loaded = load_model(args.model, args.checkpoint)
     if loaded.config.model.kind == "encoder_only":
-        _refuse_search(args, options)
-    if loaded.config.is_masked:
-        results = score_masked(args, loaded)
-    elif not loaded.config.model.reads_source:
-        results = _score_lines(args, loaded, options)
-    else:
-        sets = _test_sets(args, loaded, Workdir(args.model))
-        results = (_score_labels if loaded.tokenizer.labels else _score_texts)(args, loaded, sets, options)
+        _refuse(args, _OF_TRANSLATIONS, options, "is for translations, which this model does not make")
+    with Workdir(args.model).data_cache() as cache:
+        if loaded.config.is_masked:
+            results = score_masked(args, loaded, cache)
+        elif not loaded.config.model.reads_source:
+            results = _score_lines(args, loaded, options, cache)
+        else:
+            sets = _test_sets(args, loaded, cache)
+            score_sets = _score_labels if loaded.tokenizer.labels else _score_texts
+            results = score_sets(args, loaded, sets, options)
     record = _save(args, results)
     if args.source is None and args.split == "test":
         file = MetricsFile(Path(args.model), None)
@@ -94,10 +100,11 @@ def _save(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> dict[
     return record
 
 
-def _refuse_search(args: argparse.Namespace, options: dict[str, Any]) -> None:
-    given = [name for name in ("baseline", "tokenize", "lowercase", "show") if getattr(args, name)]
+def _refuse(args: argparse.Namespace, names: Sequence[str], options: Mapping[str, Any], why: str) -> None:
+    """Refuses options that would do nothing: those of `names` that are given, and those of the search."""
+    given = [name for name in names if getattr(args, name) not in (None, False, 0, "bleu")]
     for option in (*given, *map(option_of, options)):
-        raise ConfigError(f"--{option}: is for translations, which this model does not make; leave it out")
+        raise ConfigError(f"--{option}: {why}; leave it out")
 
 
 def _score_labels(
@@ -137,17 +144,13 @@ def _write(args: argparse.Namespace, sets: Sequence[_TestSet], i: int, lines: Se
 
 
 def _score_lines(
-    args: argparse.Namespace, loaded: LoadedModel, options: dict[str, Any]
+    args: argparse.Namespace, loaded: LoadedModel, options: dict[str, Any], cache: Path
 ) -> dict[str, dict[str, Any]]:
     """Prints how likely the run's own dev or test set is: the lines that training would take of it."""
-    translated = ("source", "reference", "baseline", "tokenize", "lowercase", "show", "output")
-    if given := [*(name for name in translated if getattr(args, name)), *map(option_of, options)]:
-        raise ConfigError(
-            f"--{given[0]}: a language model of text alone translates nothing; leave it out (other text: "
-            "transformer score --target FILE)"
-        )
-    workdir, scorer = Workdir(args.model), Scorer.of(loaded)
-    corpora = open_corpora(loaded.config.data, args.split, workdir.data)
+    why = "a language model of text alone translates nothing (other text: transformer score --target FILE)"
+    _refuse(args, ("source", "reference", "output", *_OF_TRANSLATIONS), options, why)
+    scorer = Scorer.of(loaded)
+    corpora = open_corpora(loaded.config.data, args.split, cache)
     if not corpora:
         raise ConfigError(
             f"config.data.{args.split}_target: the run has no {args.split} set; name another split"
@@ -155,7 +158,7 @@ def _score_lines(
     results: dict[str, dict[str, Any]] = {}
     progress = Progress(None, time.monotonic)
     for i, corpus in enumerate(corpora):
-        folder = workdir.data / f"{args.split}-{i}"
+        folder = cache / f"{args.split}-{i}"
         encoded = encode_corpus(corpus, loaded.tokenizer, loaded.config, folder, progress.note)
         progress.note(describe(args.split, corpus.name, encoded.counts))
         kept = set(map(encoded.number, range(len(encoded))))
@@ -169,7 +172,7 @@ def _score_lines(
     return results
 
 
-def _test_sets(args: argparse.Namespace, loaded: LoadedModel, workdir: Workdir) -> list[_TestSet]:
+def _test_sets(args: argparse.Namespace, loaded: LoadedModel, cache: Path) -> list[_TestSet]:
     if args.source is not None:
         if not args.reference:
             raise ConfigError("--source: needs --reference, the file of reference translations")
@@ -179,8 +182,10 @@ def _test_sets(args: argparse.Namespace, loaded: LoadedModel, workdir: Workdir) 
             if len(lines) != len(sources):
                 raise DataError(f"{args.source} has {len(sources):,} lines, {path} {len(lines):,}")
         return [_TestSet(args.source, sources, references)]
+    if args.reference:
+        raise ConfigError("--reference: needs --source, the file that it translates")
     split: Split = args.split
-    corpora = open_corpora(loaded.config.data, split, workdir.data)
+    corpora = open_corpora(loaded.config.data, split, cache)
     if not corpora:
         raise ConfigError(
             f"config.data.{split}_source: the run has no {split} set; give --source and --reference"

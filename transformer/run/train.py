@@ -21,6 +21,7 @@ from transformer.config import Config
 from transformer.config_mapping import flat
 from transformer.data.pipeline import row_lengths
 from transformer.io.allocator import keep_freed_memory
+from transformer.io.checkpoint_folder import check_run
 from transformer.io.devices import check_attention, check_lengths, check_sizes, make_mesh, one_step_at_a_time
 from transformer.io.goodput import Goodput
 from transformer.io.lock import locked
@@ -68,6 +69,7 @@ def train(
         check_attention(mesh, config.model)
         check_lengths(mesh.shape, config.model, row_lengths(config.data, config.row_length))
         if processes.first:
+            check_run(workdir)
             held.enter_context(locked(workdir.root, note))
             for line in workdir.check_config(config):
                 note(f"changed: {line}")

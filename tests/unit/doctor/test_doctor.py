@@ -1,5 +1,6 @@
 """The doctor's checks, on machines made of a few files."""
 
+import dataclasses
 import gzip
 import sys
 import time
@@ -190,6 +191,16 @@ def test_data_files_are_counted_side_by_side(tmp_path):
     ]
     assert [status for status, _, _ in found[2:]] == ["problem"] * 3
     assert "without a file of the other side" in found[2][2] and "none.de: no such file" in found[3][2]
+    # What is good file by file, and not what training wants.
+    for changes, message in (
+        (dict(train_target=()), "without a file of the other side"),
+        (dict(holdout_lines=5), "holdout_lines"),
+        (dict(train_source=()), "without a file of the other side"),
+        (dict(train_source=(), train_target=()), "no training data is named"),
+    ):
+        whole = DataConfig(root=str(tmp_path), train_source=("a.en",), train_target=("a.de",))
+        found = [(f.status, f.text) for f in needs.check_data(dataclasses.replace(whole, **changes))]
+        assert any(status == "problem" and message in text for status, text in found), found
     tsv = [f.line() for f in needs.check_data(DataConfig(kind="tsv", train_tsv=str(tmp_path / "a.en")))]
     assert "3 pairs" in tsv[0] and "none is named" in tsv[1]
     lines = DataConfig(root=str(tmp_path), kind="lines", train_target=("b.en", "empty"))
