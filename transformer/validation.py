@@ -33,6 +33,7 @@ _POSITIVE = (
     "data.packing_bins",
     "data.batch_tokens",
     "optim.warmup_steps",
+    "optim.epsilon",
     "optim.accumulation_steps",
     "optim.loss_chunk",
     "decode.beam_size",
@@ -95,9 +96,10 @@ def _together(config: Config) -> Iterator[str]:
         yield f"model.scan_layers: layers that recur ('{model.recurrence}') are one; set it to false"
     if model.recurrence != "none" and model.embedding_norm:
         yield "model.embedding_norm: where layers recur positions are added at each step; set it to false"
-    if data.kind == "trees" and (config.decode.min_length or config.decode.no_repeat_ngram_size):
-        key = "min_length" if config.decode.min_length else "no_repeat_ngram_size"
-        yield f"decode.{key}: a tree ends where it is whole, and repeats symbols; set it to 0"
+    if data.kind == "trees" and model.kind == "encoder_decoder":
+        yield from _trees(config)
+    if 0 < config.decode.length_limit < config.decode.min_length:
+        yield f"decode.min_length: {config.decode.min_length} is above decode.length_limit; lower it"
     if model.positions == "relative":
         yield from _relative(config)
     yield from _local(config)
@@ -111,18 +113,30 @@ def _together(config: Config) -> Iterator[str]:
         )
     if run.eval_lines == 0 and run.best_metric not in ("nll", "accuracy"):
         yield (
-            f"run.best_metric: '{run.best_metric}' needs translations, but run.eval_lines is 0; "
-            "set best_metric=nll or eval_lines above 0"
+            f"run.best_metric: '{run.best_metric}' needs translations, but run.eval_lines is 0; set "
+            "best_metric to nll or accuracy"
+            + (", or eval_lines above 0" if model.kind != "encoder_only" and data.has_sources else "")
         )
     if not config.init.model:
         for field in dataclasses.fields(config.init):
             if getattr(config.init, field.name) != field.default:
                 yield f"init.{field.name}: is of a base, and there is none; set config.init.model"
-    if config.lora.rank:
-        yield from _lora(config)
+    yield from _lora(config)
     yield from _optimizer(config)
     yield from _rows_and_files(data, model.max_length)
     yield from _mesh(config)
+
+
+def _trees(config: Config) -> Iterator[str]:
+    """Yields what symbols of trees, each of which is one piece, do not go together with."""
+    if config.decode.min_length or config.decode.no_repeat_ngram_size:
+        key = "min_length" if config.decode.min_length else "no_repeat_ngram_size"
+        yield f"decode.{key}: a tree ends where it is whole, and repeats symbols; set it to 0"
+    if config.data.subword_dropout:
+        yield "data.subword_dropout: would cut the symbols of trees, which are written whole; set it to 0"
+    if config.tokenizer.normalization.endswith("_cf"):
+        folded = config.tokenizer.normalization
+        yield f"tokenizer.normalization: '{folded}' makes other symbols of those of trees; choose another"
 
 
 def _optimizer(config: Config) -> Iterator[str]:
@@ -137,6 +151,11 @@ def _optimizer(config: Config) -> Iterator[str]:
         yield (
             f"optim.weight_decay: '{optim.name}' has none, got {optim.weight_decay}; set it to 0, or "
             "config.optim.name=adamw"
+        )
+    if optim.name in ("adam", "adamw") and config.model.param_dtype == "bfloat16" and optim.beta2 > 0.996:
+        yield (
+            f"optim.beta2: with {optim.beta2} a mean in bfloat16 cannot fall; lower it to 0.99, or set "
+            "config.model.param_dtype=float32 (model.dtype may stay)"
         )
     if optim.ema_decay and config.model.param_dtype == "bfloat16":
         yield (
@@ -179,7 +198,8 @@ def _rows_and_files(data: DataConfig, longest: int) -> Iterator[str]:
     weights, files = data.train_weights, len(data.train_source if data.has_sources else data.train_target)
     if weights and (len(weights) != files or not any(weights)):
         of = "pairs of files" if data.has_sources else "files"
-        yield f"data.train_weights: {weights} for {files} {of}; give one each, not all of them 0"
+        cure = "give one each, not all of them 0" if files else "leave it out"
+        yield f"data.train_weights: {weights} for {files} {of}; {cure}"
     for split in ("train", "dev", "test"):
         if data.kind == "trees" and getattr(data, f"{split}_target"):
             yield f"data.{split}_target: trees are source and target; name their files in data.{split}_source"
@@ -236,9 +256,10 @@ def _local(config: Config) -> Iterator[str]:
     model = config.model
     near, squeezed = model.attention in ("window", "block"), model.attention in ("compressed", "alternating")
     if not near and model.global_tokens:
+        others = "" if model.kind == "decoder_only" else ", or attention to 'window' or 'block'"
         yield (
-            f"model.global_tokens: where model.attention is '{model.attention}' tokens see all already, not "
-            f"{model.global_tokens} alone; set it to 0, or attention to 'window' or 'block'"
+            f"model.global_tokens: are of attention to windows or blocks alone, not of '{model.attention}'; "
+            f"set it to 0{others}"
         )
     elif config.data.packing and (model.attention == "block" or squeezed or model.global_tokens):
         key = "global_tokens" if model.global_tokens else f"attention: '{model.attention}'"
@@ -258,6 +279,13 @@ def _local(config: Config) -> Iterator[str]:
 
 def _lora(config: Config) -> Iterator[str]:
     """Yields what adapters do not go together with."""
+    if not config.lora.rank:
+        for field in dataclasses.fields(config.lora):
+            if getattr(config.lora, field.name) != field.default:
+                yield f"lora.{field.name}: is of adapters, and there are none; set config.lora.rank"
+        return
+    if not config.lora.alpha:
+        yield "lora.alpha: at 0 adapters add nothing and learn nothing; set it above 0"
     if not config.init.model:
         yield "lora.rank: adapters need the model that they are added to; set config.init.model"
     if config.init.include or config.init.exclude or config.init.vocabulary != "base":

@@ -267,6 +267,7 @@ def _key(corpus: Corpus, tokenizer: Tokenizer, config: Config) -> str:
         config.data.target_language,
         config.model.kind,
         config.data.labels,
+        *([config.data.tree_tags] if config.data.kind == "trees" else []),
         *([features] if (features := config.model.source_features) else []),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

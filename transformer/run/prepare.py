@@ -12,7 +12,7 @@ from transformer.data.encoded import Counts, EncodedCorpus, encode_corpus, left_
 from transformer.data.labels import names_of
 from transformer.data.pairs import Pair
 from transformer.data.tokenizer import Tokenizer, train_tokenizer
-from transformer.errors import DataError
+from transformer.errors import ConfigError, DataError
 from transformer.inference.searching import trees_of
 from transformer.io.progress import Progress
 from transformer.io.workdir import Workdir, write_json
@@ -42,15 +42,28 @@ class PreparedData(NamedTuple):
     counts: dict[str, Counts]
 
 
-def prepare_data(config: Config, workdir: Workdir, note: Note) -> PreparedData:
+def prepare_data(
+    config: Config, workdir: Workdir, note: Note, check: Callable[[Tokenizer], None] = lambda tokenizer: None
+) -> PreparedData:
     """Opens, checks, encodes and counts the training and dev data; trains the tokenizer if there is none.
 
+    Args:
+      config: the run.
+      workdir: its folder.
+      note: takes lines for the user.
+      check: refuses a tokenizer, before it is saved.
+
     Raises:
+      ConfigError: if there is no dev set to be patient with.
       DataError: if a file is missing, damaged or changed since the run began, if the tokenizer is
         damaged or of another size, or if no pair is left to train on.
     """
     train = open_corpora(config.data, "train", workdir.data, config.is_masked)
     dev = open_corpora(config.data, "dev", workdir.data, config.is_masked)
+    if config.run.patience and not dev:
+        raise ConfigError(
+            "config.run.patience: there is no dev set to watch; name or hold out one, or set it to 0"
+        )
     _check_files(workdir, train, dev)
     tokenizer, is_new = _tokenizer(config, workdir, train, note), not Tokenizer.exists(workdir.tokenizer)
     if is_new or not workdir.config_file.exists():  # a tokenizer from elsewhere may have other labels
@@ -74,6 +87,7 @@ def prepare_data(config: Config, workdir: Workdir, note: Note) -> PreparedData:
         names = ", ".join(c.name for c in train)
         causes = "; ".join(left_out(c.counts) for c in encoded_train)
         raise DataError(f"{names}: no usable line to train on (left out: {causes})")
+    check(tokenizer)
     if is_new:  # an attempt that fails above leaves none to the next one
         tokenizer.save(workdir.tokenizer)
     return PreparedData(

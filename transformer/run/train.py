@@ -20,6 +20,7 @@ import transformer
 from transformer.config import Config
 from transformer.config_mapping import flat
 from transformer.data.pipeline import row_lengths
+from transformer.data.tokenizer import Tokenizer
 from transformer.io.allocator import keep_freed_memory
 from transformer.io.checkpoint_folder import check_run
 from transformer.io.devices import check_attention, check_lengths, check_sizes, make_mesh, one_step_at_a_time
@@ -88,9 +89,12 @@ def _prepare(
     config: Config, workdir: Workdir, mesh: Mesh, processes: Processes, note: Callable[[str], None]
 ) -> PreparedData:
     """Lets the first process write what the others then read, and compares what they read."""
-    data = prepare_data(config, workdir, note) if processes.first else None
+
+    def check(tokenizer: Tokenizer) -> None:
+        check_sizes(mesh.shape, config.model, tokenizer.vocabularies)
+
+    data = prepare_data(config, workdir, note, check) if processes.first else None
     if data is not None:
-        check_sizes(mesh.shape, config.model, data.tokenizer.vocabularies)
         workdir.seal(config, data.tokenizer.digest)
         workdir.save_config(config)
     processes.barrier("data")

@@ -1,5 +1,6 @@
 """What a start reads: everything the first time, next to nothing the second, what changed at any time."""
 
+import dataclasses
 import os
 import pathlib
 import time
@@ -8,7 +9,8 @@ import pytest
 
 from transformer.config import Config
 from transformer.config_mapping import from_config_dict
-from transformer.errors import DataError
+from transformer.data.tokenizer import Tokenizer
+from transformer.errors import ConfigError, DataError
 from transformer.io.workdir import Workdir
 from transformer.run.prepare import PreparedData, prepare_data
 
@@ -86,3 +88,20 @@ def test_a_file_that_is_named_twice_is_counted_twice(tmp_path):
     twice = {"train_source": ("a", "a"), "train_target": ("b", "b"), "train_weights": (1.0, 3.0)}
     counts = start(make_config(tmp_path / "data", 10, **twice), tmp_path / "run").counts
     assert list(counts) == ["train a|b", "train a|b (2)"]
+
+
+def test_patience_needs_a_dev_set(tmp_path):
+    config = make_config(tmp_path / "data", 20, holdout_lines=0)
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, patience=3))
+    with pytest.raises(ConfigError, match=r"config.run.patience: there is no dev set to watch; name"):
+        start(config, tmp_path / "run")
+
+
+def test_a_tokenizer_that_is_refused_is_not_left_to_the_next_start(tmp_path):
+    def check(tokenizer):
+        raise ConfigError("no such mesh")
+
+    config, workdir = make_config(tmp_path / "data", 20), Workdir(tmp_path / "run")
+    with pytest.raises(ConfigError, match="no such mesh"):
+        prepare_data(config, workdir, lambda line: None, check)
+    assert not Tokenizer.exists(workdir.tokenizer)
