@@ -179,7 +179,7 @@ def memory_estimate(
 
 def _factored_size(shape: tuple[int, ...]) -> int:
     """Returns the numbers that Adafactor keeps for one parameter: a row and a column, or one for each."""
-    *_, second, largest = sorted((1, *shape))
+    *_, second, largest = sorted((1, 1, *shape))
     size = math.prod(shape)
     return size // largest + size // second if second >= ADAFACTOR_MIN_SIZE else size
 

@@ -165,9 +165,11 @@ def test_forward_flops_are_what_xla_counts(form: dict) -> None:
     assert rows * T * flops_per_token(model, S, T) / 3 == pytest.approx(cost["flops"], rel=0.06)
 
 
+@pytest.mark.parametrize("recurrence", ["none", "adaptive"])  # which has a parameter without axes
 @pytest.mark.parametrize("name", ["adam", "adamw", "lion", "adafactor"])
-def test_memory_of_parameters_and_optimizer_is_exact(name: str) -> None:
-    config = from_config_dict({"model": {"preset": "small", "tied_embeddings": "none"}}).model
+def test_memory_of_parameters_and_optimizer_is_exact(name: str, recurrence: str) -> None:
+    sizes = {"preset": "small", "tied_embeddings": "none", "recurrence": recurrence}
+    config = from_config_dict({"model": sizes}).model
     model = Transformer(config, 1000, 2000)
     shapes = parameter_shapes(model)
     tx = make_optimizer(config, OptimConfig(name=name), num_steps=10)
