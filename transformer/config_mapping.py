@@ -31,7 +31,11 @@ def from_config_dict(config: Mapping[str, Any]) -> Config:
         if name not in section_types:
             faults.append(f"config.{name}: unknown section{did_you_mean(name, section_types)}")
     for name, cls in section_types.items():
-        given = dict(config.get(name) or {})
+        given = config.get(name) or {}
+        if not isinstance(given, Mapping):
+            faults.append(f"config.{name}: expected keys with values, got {given!r}")
+            continue
+        given = dict(given)
         if name == "model":
             given = _with_preset(given)
         sections[name] = _section(name, cls, given, faults)
@@ -59,7 +63,7 @@ def flat(config: Config) -> dict[str, Any]:
 
 def _with_preset(given: dict[str, Any]) -> dict[str, Any]:
     chosen = {k: v for k, v in given.items() if v is not None or k not in PRESET_SIZES}
-    preset = dict(PRESETS.get(given.get("preset", ModelConfig.preset), {}))
+    preset = dict(PRESETS.get(str(given.get("preset", ModelConfig.preset)), {}))
     if given.get("kind") == "decoder_only":
         preset["num_encoder_layers"] = 0
     return {**preset, **chosen}

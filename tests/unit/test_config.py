@@ -146,6 +146,15 @@ def test_a_size_may_be_set_back_to_that_of_base(load):
     assert load("--config.model.preset=big", "--config.model.dropout_rate=0").model.dropout_rate == 0
 
 
+def test_values_in_the_place_of_sections():
+    with pytest.raises(ConfigError) as caught:
+        from_config_dict({"optim": 3, "data": ["root"], "model": {"preset": ["tiny"]}})
+    assert sorted(str(caught.value).split("\n"))[:2] == [
+        "config.data: expected keys with values, got ['root']",
+        "config.model.preset: ['tiny'] is not a choice; known: base, big, small, tiny",
+    ]
+
+
 def test_all_faults_are_reported_together(load):
     with pytest.raises(ConfigError) as caught:
         load("--config.modle.d_model=1", "--config.run.num_setps=1", "--config.model.d_ff=many")
