@@ -31,11 +31,11 @@ def from_config_dict(config: Mapping[str, Any]) -> Config:
         if name not in section_types:
             faults.append(f"config.{name}: unknown section{did_you_mean(name, section_types)}")
     for name, cls in section_types.items():
-        given = config.get(name) or {}
-        if not isinstance(given, Mapping):
-            faults.append(f"config.{name}: expected keys with values, got {given!r}")
+        try:
+            given = dict(config.get(name) or {})
+        except (TypeError, ValueError):
+            faults.append(f"config.{name}: expected keys with values, got {config[name]!r}")
             continue
-        given = dict(given)
         if name == "model":
             given = _with_preset(given)
         sections[name] = _section(name, cls, given, faults)
