@@ -151,7 +151,7 @@ def test_values_in_the_place_of_sections():
         from_config_dict({"optim": 3, "data": ["root"], "model": {"preset": ["tiny"]}})
     assert sorted(str(caught.value).split("\n"))[:2] == [
         "config.data: expected keys with values, got ['root']",
-        "config.model.preset: ['tiny'] is not a choice; known: base, big, small, tiny",
+        "config.model.preset: ['tiny'] is not a choice; did you mean 'tiny'?",
     ]
 
 
