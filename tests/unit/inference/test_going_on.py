@@ -101,7 +101,7 @@ def test_what_is_no_beginning_is_refused(text):
 def test_a_prefix_is_a_source(prefix):
     lines = ["ant", "bee. fox", "cat", ""]
     outputs = Translator.of(prefix).translate_n_best(lines, n_best=3)
-    assert [t.text for t in outputs.pop()] == 3 * [""]
+    assert [t.text for t in outputs.pop()] == [""]
     flat = [
         (line, t) for line, best in zip(lines, outputs, strict=False) for t in best if "\u2047" not in t.text
     ]
