@@ -80,11 +80,12 @@ def _stray(verb: str, rest: Sequence[str]) -> str:
         return next(iter(rest), "")
     if verb != "train":  # they look themselves
         return ""
-    befores = ("", *rest)
-    values = (before.startswith(PREFIX) and "=" not in before for before in befores)
-    return next(
-        (a for a, is_value in zip(rest, values, strict=False) if not (is_value or a.startswith(PREFIX))), ""
-    )
+    is_value = False
+    for argument in rest:
+        if not (is_value or argument.startswith(PREFIX)):
+            return argument
+        is_value = not is_value and "=" not in argument
+    return ""
 
 
 class _Parser(argparse.ArgumentParser):

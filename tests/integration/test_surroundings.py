@@ -123,6 +123,20 @@ def test_nobody_hears_standard_error(where):
     assert (run("fail").returncode, run("fail").stdout) != (75, "True\n")
 
 
+@pytest.mark.parametrize("where", [">&-", ">&- 2>&- <&-"])
+def test_nobody_hears_standard_output(where, tmp_path):
+    (tmp_path / "lines").write_text("a b\n")
+    command = f'"$0" -m transformer evaluate --hypothesis lines --reference lines {where}'
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_what_is_heard_is_whole():
     command = ["bash", "-c", '"$0" -c "$1" forgive', sys.executable, NOISY]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

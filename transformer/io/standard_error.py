@@ -30,6 +30,10 @@ def forgive_standard_error() -> None:
             os.dup2(nothing := os.open(os.devnull, os.O_RDWR), descriptor)
             if nothing != descriptor:
                 os.close(nothing)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for as long as the process
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     if sys.stderr is sys.__stderr__:  # else somebody, such as a test, listens by other means
         file = io.BufferedWriter(_Forgiving(2, "w", closefd=False))
         sys.stderr = io.TextIOWrapper(file, errors="backslashreplace", line_buffering=True)
