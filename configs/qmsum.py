@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 100
     config.optim.clip_norm = 1.0
-    config.run.num_steps = 600  # some two thirds of an epoch: what two cores do in an hour
+    config.run.num_steps = 600  # some two thirds of an epoch
     config.run.eval_every = 300
     config.run.save_every = 100
     config.run.eval_lines = 0  # summaries have a score of their own

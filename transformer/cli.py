@@ -19,7 +19,7 @@ from transformer.errors import UserError, did_you_mean
 from transformer.exchange.inspect_verb import add_diff, add_inspect
 from transformer.exchange.verb import add_export, add_import, add_push
 from transformer.io.compilation_cache import tell_cache_failures_once
-from transformer.io.standard_error import forgive_standard_error
+from transformer.io.standard_error import forget_standard_output, forgive_standard_error
 from transformer.questions.verb import add_explain
 from transformer.recipes import PREFIX, load_config
 from transformer.run.attend import add_attend, attend
@@ -60,15 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"transformer: error: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_standard_output()
         return 0
     except OSError as error:
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"transformer: error: {where}{error.strerror}", file=sys.stderr)
-        if error.filename is None:  # standard output, whose rest would be tried once more at the exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.filename is None:
+            forget_standard_output()
         return UserError.exit_code
     except KeyboardInterrupt:
         return 130
@@ -294,7 +294,7 @@ def _add_evaluate(verbs: argparse._SubParsersAction) -> None:
     p.add_argument("--reference", metavar="FILE", nargs="+", help="its reference translations")
     p.add_argument("--hypothesis", metavar="FILE", help="translations to score; no model is needed")
     p.add_argument("--baseline", metavar="FILE", help="a second system's output: paired bootstrap test")
-    p.add_argument("--metric", choices=("bleu", "rouge"), default="bleu", help="rouge: of summaries")
+    p.add_argument("--metric", choices=("bleu", "rouge"), help="default bleu; rouge: of summaries")
     p.add_argument("--tokenize", metavar="NAME", help="sacreBLEU tokenizer; default: the run's, or 13a")
     p.add_argument("--lowercase", action="store_true", help="score without case")
     p.add_argument("--show", type=int, default=0, metavar="N", help="print N translations with references")

@@ -94,11 +94,11 @@ def with_added(
     rest = {token: i for token, i in guessed.items() if token not in own and i not in taken}
     known = {*ids, *guessed, *SIGNS}
     if users := [token for token, a in own.items() if token not in known and not (languages and a.special)]:
-        f.told.append(
+        f.tell(
             f"added tokens {words(users)}: text is not cut at them here, as it is by transformers; where it "
             "holds them it is read otherwise"
         )
     if lost := [token for token in added if token not in own and token not in known]:
-        f.told.append(f"added tokens {words(lost)}: have no rows in the model's table; left out")
+        f.tell(f"added tokens {words(lost)}: have no rows in the model's table; left out")
     hidden = [*rest.values(), *(a.id for a in own.values() if a.special)]
     return {**ids, **rest, **{token: a.id for token, a in own.items()}}, hidden

@@ -104,6 +104,11 @@ class Foreign:
         if reason not in self.reasons:
             self.reasons.append(reason)
 
+    def tell(self, line: str) -> None:
+        """Adds a line for the user, once."""
+        if line not in self.told:
+            self.told.append(line)
+
     def number(
         self, *keys: str, default: Any = NOTHING, kind: type[int] | type[float] = int, most: int = 1 << 24
     ) -> Any:

@@ -17,6 +17,11 @@ class _Forgiving(io.FileIO):
         return memoryview(data).nbytes if written is None else written
 
 
+def forget_standard_output() -> None:
+    """Lets what is left in standard output's buffer go nowhere: at the exit it would be tried once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def forgive_standard_error() -> None:
     """Lets no write to standard error fail, whoever writes: prints, warnings, tracebacks, the exit itself.
 

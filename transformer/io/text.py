@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from transformer.errors import DataError, did_you_mean
+from transformer.io.standard_error import forget_standard_output
 
 
 def read_lines(path: str | None) -> list[str]:
@@ -169,8 +170,8 @@ def line_writer(
         except BrokenPipeError:
             raise
         except OSError as error:
-            if path is None:  # whose buffer would be tried once more at the exit
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if path is None:
+                forget_standard_output()
             raise DataError(f"{path or 'standard output'}: cannot be written ({error.strerror})") from None
 
     with held:

@@ -102,7 +102,7 @@ def _save(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> dict[
 
 def _refuse(args: argparse.Namespace, names: Sequence[str], options: Mapping[str, Any], why: str) -> None:
     """Refuses options that would do nothing: those of `names` that are given, and those of the search."""
-    given = [name for name in names if getattr(args, name) not in (None, False, 0, "bleu")]
+    given = [name for name in names if getattr(args, name)]
     for option in (*given, *map(option_of, options)):
         raise ConfigError(f"--{option}: {why}; leave it out")
 
