@@ -39,6 +39,7 @@ class Foreign:
         """
         self.folder = folder
         self._unwritten = unwritten
+        self._read: dict[str, dict[str, Any]] = {}
         self.reasons: list[str] = []
         self.told: list[str] = []
         if not self.has("config.json"):
@@ -73,13 +74,15 @@ class Foreign:
         return path
 
     def json(self, name: str) -> dict[str, Any]:
-        """Returns the object in a JSON file.
+        """Returns the object in a JSON file, which is read once.
 
         Raises:
           CheckpointError: if there is none, or it is too large, too deep or something else.
         """
         if self._unwritten is not None:
             return self._unwritten[name]
+        if name in self._read:
+            return self._read[name]
         path, (most_bytes, most_values) = self.path(name), _LARGEST.get(name, _LARGEST_OTHER)
         try:
             if path.stat().st_size > most_bytes:
@@ -93,6 +96,7 @@ class Foreign:
             raise CheckpointError(f"{path}: cannot be read as JSON: {message}; get it anew") from None
         if not isinstance(found, dict):
             raise CheckpointError(f"{path}: expected a JSON object, got {type(found).__name__}; get it anew")
+        self._read[name] = found
         return found
 
     def optional_json(self, name: str) -> dict[str, Any]:

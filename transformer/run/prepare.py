@@ -148,6 +148,8 @@ def _tokenizer(config: Config, workdir: Workdir, corpora: Sequence[Corpus], note
                     f"config.tokenizer.vocab_size is {config.tokenizer.vocab_size}; make them equal, "
                     "or remove the folder to train a new one"
                 )
+        if not workdir.config_file.exists():
+            note(f"tokenizer: {workdir.tokenizer}, which was there before; remove it to train a new one")
         return tokenizer
     if of_base:
         tokenizer = base_tokenizer(config)

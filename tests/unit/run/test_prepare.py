@@ -97,6 +97,20 @@ def test_patience_needs_a_dev_set(tmp_path):
         start(config, tmp_path / "run")
 
 
+def test_a_tokenizer_that_was_there_before_the_run_is_told_of(tmp_path):
+    config, workdir, notes = make_config(tmp_path / "data", 20), Workdir(tmp_path / "run"), []
+    prepare_data(config, workdir, notes.append)  # as if it had been killed before its configuration was saved
+    assert any("tokenizer: training char on 20 pairs" in line for line in notes)
+    notes.clear()
+    prepare_data(config, workdir, notes.append)
+    was_there = f"tokenizer: {workdir.tokenizer}, which was there before; remove it to train a new one"
+    assert notes[0] == was_there
+    workdir.save_config(config)
+    notes.clear()
+    prepare_data(config, workdir, notes.append)
+    assert was_there not in notes
+
+
 def test_a_tokenizer_that_is_refused_is_not_left_to_the_next_start(tmp_path):
     def check(tokenizer):
         raise ConfigError("no such mesh")
