@@ -100,8 +100,9 @@ def make_metrics(tokenize: str, lowercase: bool) -> tuple[BLEU, CHRF]:
         raise ConfigError(
             f"BLEU tokenizer: {tokenize!r} is not a choice{did_you_mean(tokenize, BLEU.TOKENIZERS)}"
         )
+    cut = tokenize == "none"  # who chooses it need not be warned that the text is cut into words already
     try:
-        return BLEU(tokenize=tokenize, lowercase=lowercase), CHRF(lowercase=lowercase)
+        return BLEU(tokenize=tokenize, lowercase=lowercase, force=cut), CHRF(lowercase=lowercase)
     except (RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"BLEU tokenizer {tokenize!r} is not installed: {reason}") from error

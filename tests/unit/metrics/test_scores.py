@@ -23,6 +23,12 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("tokenize", ["13a", "none"])
+def test_text_that_is_cut_already_is_warned_of_unless_it_is_expected(tokenize, caplog):
+    scores.score(["a b ."] * 101, [["a b ."] * 101], tokenize=tokenize)
+    assert ("detokenize" in caplog.text) == (tokenize == "13a")
+
+
 def test_bleu_by_hand():
     # Matching n-grams: 6 of 7 words, 4 of 6 pairs, 2 of 5 triples ("a b c", "b c d"), 1 of 4.
     result = scores.score(["a b c d X f g"], [["a b c d e f g"]])
