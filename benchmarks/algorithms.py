@@ -24,6 +24,7 @@ from transformer.inference.translator import Translator
 from transformer.model.size import count_parameters
 from transformer.run.train import train
 
+TASKS = ("copy", "reverse", "addition")
 DIGITS = "0123456789"
 LONGEST = 10  # digits, in training
 LENGTHS = (10, 20, 40)  # digits, in the test
@@ -137,12 +138,15 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=2000, help="of training (default 2000)")
     parser.add_argument("--seeds", type=int, default=1, help="how many models of each kind (default 1)")
-    parser.add_argument("--tasks", default="copy,reverse,addition", help="which of copy, reverse, addition")
+    parser.add_argument("--tasks", default=",".join(TASKS), help=f"which of {', '.join(TASKS)}")
     parser.add_argument("--folder", type=Path, default=Path("runs/algorithms"), help="where runs are kept")
     args = parser.parse_args()
+    tasks = [task.strip() for task in args.tasks.split(",")]
+    if unknown := sorted({*tasks} - {*TASKS}):
+        parser.error(f"--tasks: {', '.join(unknown)} is none of {', '.join(TASKS)}")
     args.folder.mkdir(parents=True, exist_ok=True)
     results: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for task in args.tasks.split(","):
+    for task in tasks:
         for model in MODELS:
             for seed in range(args.seeds):
                 file = args.folder / f"{task}-{model.replace(' ', '_')}-{seed}-{args.steps}.json"

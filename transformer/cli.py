@@ -19,7 +19,7 @@ from transformer.errors import UserError, did_you_mean
 from transformer.exchange.inspect_verb import add_diff, add_inspect
 from transformer.exchange.verb import add_export, add_import, add_push
 from transformer.io.compilation_cache import tell_cache_failures_once
-from transformer.io.standard_error import forget_standard_output, forgive_standard_error
+from transformer.io.standard_error import forget_standard_output, forgive_standard_error, say
 from transformer.questions.verb import add_explain
 from transformer.recipes import PREFIX, load_config
 from transformer.run.attend import add_attend, attend
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"transformer: error: {error}", file=sys.stderr)
+        say(f"transformer: error: {error}")
         return error.exit_code
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         forget_standard_output()
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"transformer: error: {where}{error.strerror}", file=sys.stderr)
+        say(f"transformer: error: {where}{error.strerror}")
         if error.filename is None:
             forget_standard_output()
         return UserError.exit_code

@@ -70,8 +70,8 @@ class ModelConfig:
     head_size: int = 0  # of queries, keys and values; 0: d_model / num_heads, as the paper
     num_encoder_layers: int = 6
     num_decoder_layers: int = 6  # encoder_only has none
-    # fixed: one layer, as often as there would be layers; adaptive: and at each position as often as it
-    # needs, at most so often (Universal Transformer, Dehghani et al. 2019).
+    # fixed: one layer, as often as there would be layers; adaptive: and a position keeps its state once it
+    # halts, though all steps are computed (Universal Transformer, Dehghani et al. 2019).
     recurrence: Literal["none", "fixed", "adaptive"] = "none"
     dropout_rate: float = 0.1  # sub-layer outputs, and embeddings with positions (without, if layers recur)
     attention_dropout_rate: float = 0.0  # on attention weights; not in the paper

@@ -30,6 +30,7 @@ _POSITIVE = (
     "model.relative_buckets",
     "model.relative_max_distance",
     "tokenizer.vocab_size",
+    "tokenizer.max_training_lines",
     "data.packing_bins",
     "data.batch_tokens",
     "optim.warmup_steps",
@@ -46,6 +47,20 @@ _POSITIVE = (
     "run.keep_latest",
     "run.max_skipped",
 )
+_SEEDS = ("run.init_seed", "run.dropout_seed", "decode.seed")
+_SINUSOIDS = ("sinusoidal", "sinusoidal_halves", "sinusoidal_split")
+# What a setting is of: a choice, and those of its values with which it does anything.
+USES = {
+    "model.attention_radius": ("model.attention", ("window", "block", "alternating")),
+    "model.compression": ("model.attention", ("compressed", "alternating")),
+    "model.position_offset": ("model.positions", (*_SINUSOIDS, "learned")),
+    "model.relative_buckets": ("model.positions", ("relative",)),
+    "model.relative_max_distance": ("model.positions", ("relative", "shaw")),
+    "model.relative_shared": ("model.positions", ("relative",)),
+    "optim.ponder_weight": ("model.recurrence", ("adaptive",)),
+    "optim.random_offset": ("model.positions", _SINUSOIDS),
+    "optim.weight_decay": ("optim.name", ("adamw", "lion")),
+}
 
 
 def find_faults(config: Config, values: Mapping[str, Any]) -> list[str]:
@@ -58,7 +73,8 @@ def find_faults(config: Config, values: Mapping[str, Any]) -> list[str]:
     Returns:
       One line for each fault, naming the key, what was got and the remedy.
     """
-    return ["config." + fault for fault in (*_alone(values), *_together(config))]
+    found = *_alone(values), *_without_use(values), *_together(config)
+    return ["config." + fault for fault in found]
 
 
 def _alone(values: Mapping[str, Any]) -> Iterator[str]:
@@ -85,6 +101,20 @@ def _alone(values: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{key}: must be above 0, got {value}"
         elif key not in _MAY_BE_NEGATIVE and not all(x >= 0 for x in numbers):
             yield f"{key}: must not be negative, got {value}"
+        elif key in _SEEDS and value >= 1 << 32:  # jax.random.key takes no more bits, and drops the others
+            yield f"{key}: must be below {1 << 32:,}, got {value}"
+
+
+def _without_use(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yields settings of what was not chosen, where they are others than they would be untouched."""
+    for key, (choice, uses) in USES.items():
+        section, _, name = key.partition(".")
+        default = getattr(getattr(Config(), section), name)
+        if values[key] != default and values[choice] not in uses:
+            yield (
+                f"{key}: is of {choice} {' or '.join(map(repr, uses))}, got {values[key]} with "
+                f"{values[choice]!r}; leave it at {default}, or choose another config.{choice}"
+            )
 
 
 def _together(config: Config) -> Iterator[str]:
@@ -140,18 +170,8 @@ def _trees(config: Config) -> Iterator[str]:
 
 
 def _optimizer(config: Config) -> Iterator[str]:
-    """Yields what an optimizer does not do, or cannot do exactly."""
-    optim, positions = config.optim, config.model.positions
-    if optim.random_offset and not positions.startswith("sinusoidal"):
-        yield (
-            f"optim.random_offset: '{positions}' positions begin nowhere else, got "
-            f"{optim.random_offset}; set it to 0, or choose sinusoids"
-        )
-    if optim.weight_decay and optim.name not in ("adamw", "lion"):
-        yield (
-            f"optim.weight_decay: '{optim.name}' has none, got {optim.weight_decay}; set it to 0, or "
-            "config.optim.name=adamw"
-        )
+    """Yields what an optimizer cannot do exactly."""
+    optim = config.optim
     if optim.name in ("adam", "adamw") and config.model.param_dtype == "bfloat16" and optim.beta2 > 0.996:
         yield (
             f"optim.beta2: with {optim.beta2} a mean in bfloat16 cannot fall; lower it to 0.99, or set "
@@ -241,11 +261,6 @@ def _heads_and_positions(model: ModelConfig) -> Iterator[str]:
         yield (
             f"model.{key}: 'shaw' positions add vectors of near distances to keys that are multiplied; "
             "leave it out, or choose other positions"
-        )
-    if model.positions in ("relative", "shaw", "alibi", "rotary", "none") and model.position_offset:
-        yield (
-            f"model.position_offset: '{model.positions}' positions have no first one, got "
-            f"{model.position_offset}; set it to 0"
         )
     if (model.positions.startswith("sinusoidal") or model.recurrence != "none") and model.d_model % 2:
         yield f"model.d_model: sinusoids, of positions or of steps, need an even size, got {model.d_model}"

@@ -11,7 +11,6 @@ import pytest
 import reference_cases as cases
 
 from transformer.config import ModelConfig
-from transformer.model.transformer import output_embedding
 from transformer.training.loss import smoothed_loss, token_log_probs
 
 Array = np.ndarray
@@ -72,12 +71,11 @@ def case(request: pytest.FixtureRequest) -> Case:
     real_BT = inputs[4] > 0
 
     def loss_and_outputs(params: Any) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        y_BTD = model.apply({"params": params}, *inputs)
-        table_VD = output_embedding(params, config)
-        real, bias_V = real_BT.astype(np.float32), params.get("logits_bias")
-        loss, nll = smoothed_loss(y_BTD, table_VD, labels_BT, real, SMOOTHING, CHUNK, bias_V)
+        y_BTD, table_RVD, bias_V = model.apply({"params": params}, *inputs, method="with_output")
+        real = real_BT.astype(np.float32)
+        loss, nll = smoothed_loss(y_BTD, table_RVD, labels_BT, real, SMOOTHING, CHUNK, bias_V)
         logits_BTV = model.apply({"params": params}, y_BTD, method="logits")
-        return loss, (logits_BTV, *token_log_probs(y_BTD, table_VD, labels_BT, CHUNK, bias_V), nll)
+        return loss, (logits_BTV, *token_log_probs(y_BTD, table_RVD, labels_BT, CHUNK, bias_V), nll)
 
     (loss, outputs), gradient = jax.jit(jax.value_and_grad(loss_and_outputs, has_aux=True))(params)
     logits_BTV, log_prob_BT, correct_BT, nll = map(np.asarray, outputs)

@@ -52,7 +52,7 @@ FRAMES = ("data.kind=frames", "model.source_features=8")
             ["data.target_length=9"],
             "target_length: 9 is of rows that hold one target each; set .*packing=false",
         ),
-        (["model.compression=0"], "compression: must be above 0"),
+        (["model.attention=compressed", "data.packing=false", "model.compression=0"], "must be above 0"),
         (
             ["model.positions=shaw", "model.attention_score=additive"],
             "'additive': 'shaw' positions add vectors",
@@ -63,8 +63,18 @@ FRAMES = ("data.kind=frames", "model.source_features=8")
             ["model.positions=rotary", "model.attention_score=general"],
             "'rotary' tells distances to dot products alone, not to 'general' scores",
         ),
-        (["model.positions=relative", "model.position_offset=2"], "have no first one, got 2; set it to 0"),
-        (["model.positions=learned", "optim.random_offset=9"], "'learned' .* begin nowhere else, got 9"),
+        (
+            ["model.positions=relative", "model.position_offset=2"],
+            "position_offset: is of model.positions 'sinusoidal' or .* or 'learned', got 2 with 'relative'; "
+            "leave it at 0, or choose another config.model.positions$",
+        ),
+        (["model.positions=learned", "optim.random_offset=9"], "got 9 with 'learned'; leave it at 0"),
+        (["model.attention_radius=8"], "is of model.attention 'window' or .*, got 8 with 'full'; .* at 64"),
+        (["model.attention=window", "model.compression=4"], "compression: is of .* got 4 with 'window'"),
+        (["model.positions=rotary", "model.relative_buckets=16"], "relative_buckets: is of .*'rotary'"),
+        (["model.relative_max_distance=16"], "'relative' or 'shaw', got 16 with 'sinusoidal'"),
+        (["model.positions=shaw", "model.relative_shared=false"], "relative_shared: is of .*'shaw'"),
+        (["model.recurrence=fixed", "optim.ponder_weight=0.5"], "'adaptive', got 0.5 with 'fixed'"),
         (["model.positions=relative", "model.relative_buckets=6"], "must be a multiple of 4 .* got 6"),
         (
             ["model.positions=relative", "model.relative_max_distance=16"],
@@ -119,7 +129,7 @@ FRAMES = ("data.kind=frames", "model.source_features=8")
         (["data.train_source=a,b", "data.train_weights=1,-1"], "must not be negative"),
         (["data.seed=-1"], "must not be negative, got -1"),
         (["init.include=encoder"], "init.include: is of a base, and there is none; set config.init.model"),
-        (["optim.weight_decay=0.1"], "'adam' has none, got 0.1; set it to 0, or config.optim.name=adamw"),
+        (["optim.weight_decay=0.1"], "is of optim.name 'adamw' or 'lion', got 0.1 with 'adam'; leave"),
         (
             ["optim.ema_decay=0.99", "model.param_dtype=bfloat16"],
             "ema_decay: in bfloat16 an average cannot take steps so small; .*param_dtype=float32",

@@ -18,7 +18,7 @@ from transformer.benchmark.resources import counted_compilations, peak_memory
 from transformer.config import MeshConfig
 from transformer.data.corpus import open_corpora
 from transformer.errors import ConfigError, DataError
-from transformer.inference.model_directory import LoadedModel, check_reads_text, load_model
+from transformer.inference.model_directory import LoadedModel, check_kind, check_reads_text, load_model
 from transformer.inference.translator import Translation, Translator
 from transformer.io.devices import make_mesh
 from transformer.io.progress import Progress
@@ -107,10 +107,11 @@ def run(args: argparse.Namespace) -> int:
             f"--model {args.model}: is a language model of text alone, and what is measured are sentences of "
             "sources; give a model that reads them"
         )
+    check_kind(loaded.config.model, "encoder_decoder", "decoder_only")
     check_reads_text(loaded.config.model)
     test = _test_lines(args, loaded)
     settings = plan(test, beams, batches, uppers, args.latency_lines)
-    progress = Progress(None, time.monotonic)
+    progress = Progress()
     measure(Translator.of(loaded), test, settings, args.repeats, progress)
     progress.close()
     rows = [_row(setting, test, loaded.config.run.bleu_tokenize) for setting in settings]

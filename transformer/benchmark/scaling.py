@@ -14,6 +14,7 @@ from typing import Any
 from transformer.benchmark import report
 from transformer.errors import CheckpointError, ConfigError, DataError, UserError
 from transformer.io.devices import parse_mesh, simulated
+from transformer.io.standard_error import say
 from transformer.io.text import check_output
 
 _KINDS = {kind.exit_code: kind for kind in (ConfigError, DataError, CheckpointError)}
@@ -128,7 +129,7 @@ def _measure(words: Sequence[str], mesh: str) -> None:
                 if error or line.startswith(_ERROR):  # which may have several lines
                     error.append(line.removeprefix(_ERROR).rstrip())
                 else:
-                    print(f"{mesh}: {line.rstrip()}", file=sys.stderr, flush=True)
+                    say(f"{mesh}: {line.rstrip()}")
         except BaseException:
             child.kill()
             raise

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import math
 import os
-import time
 
 import jax
 from jax.sharding import AxisType, Mesh
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     keep_freed_memory(mesh)
     check_attention(mesh, config.model)
     check_lengths(mesh.shape, config.model, row_lengths(config.data, config.row_length))
-    progress = Progress(None, time.monotonic)
+    progress = Progress()
     try:
         material = choose_material(args, config, progress)
         found = measure(config, material, mesh, args.steps, args.warmup, progress)

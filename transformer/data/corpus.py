@@ -90,7 +90,8 @@ def open_corpora(data: DataConfig, split: Split, cache_dir: Path, alone: bool = 
             return []
         keys = {"tsv": "train_tsv", "tfds": "tfds_splits", "lines": "train_target"}
         key = keys.get(data.kind, "train_source")
-        raise ConfigError(f"config.data.{key}: no training data is named; set it, or config.data.kind=cldr")
+        other = ", or config.data.kind=cldr" if data.kind in ("text", "tsv", "tfds") and not alone else ""
+        raise ConfigError(f"config.data.{key}: no training data is named; set it{other}")
     if alone:
         data = dataclasses.replace(data, tsv_columns=data.tsv_columns[:1] * 2)
     opener = _open_alone if alone and data.kind == "text" else _OPENERS[data.kind]

@@ -144,7 +144,11 @@ def checked(source: Any, features: int, where: str) -> np.ndarray:
     """
     if isinstance(source, str):
         raise DataError(f"{where}: is text, and the model reads frames of {features} numbers; give an array")
-    frames_SC = np.asarray(source, np.float32)
+    try:
+        with np.errstate(over="ignore"):  # infinities are told of below
+            frames_SC = np.asarray(source, np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: is no array of numbers: {error}") from None
     if frames_SC.ndim != 2 or frames_SC.shape[1] != features:
         raise DataError(
             f"{where}: is an array {list(frames_SC.shape)}, expected [frames, {features}]: "
@@ -180,8 +184,9 @@ def _check_lengths(path: Path, lengths: np.ndarray, frames: Path, count: int) ->
     if len(lengths) and lengths.min() < 0:
         sample = int(lengths.argmin())
         raise DataError(f"{path}: sample {sample + 1} has {lengths[sample]} frames; lengths are 0 or more")
-    if lengths.sum() != count:
+    # A sum of lengths that are too large may come round to the right number.
+    if lengths.max(initial=0) > count or lengths.sum() != count:
         raise DataError(
-            f"{path}: its samples have {lengths.sum():,} frames in all, {frames} has {count:,}; "
+            f"{path}: its samples have {lengths.astype(object).sum():,} frames, {frames} has {count:,}; "
             "save the two together"
         )

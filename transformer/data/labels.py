@@ -3,18 +3,13 @@
 The label of a line is asked at its last piece, the end mark; that of a word at the word's first piece.
 """
 
-import re
 from collections.abc import Sequence
 
 from transformer.config import Labels
 from transformer.data.batch import NOT_ASKED
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import DataError
-
-
-def words_of(line: str) -> list[str]:
-    """Returns what spaces and tabs separate."""
-    return [word for word in re.split("[ \t]+", line) if word]
+from transformer.parsing.trees import words_of
 
 
 def names_of(text: str, labels: Labels) -> list[str]:

@@ -173,16 +173,12 @@ class Tokenizer:
         for name, spellings in self._spellings.items():
             text = json.dumps(spellings, ensure_ascii=False, indent=0)
             contents[f"{name}.pieces.json"] = text.encode("utf-8", "surrogatepass")
+        if self.labels:
+            contents[_LABELS] = json.dumps(self.labels, ensure_ascii=False, indent=0).encode()
         files: dict[str, Any] = {}
         for file, content in contents.items():
             (folder / file).write_bytes(content)
             files[file] = {"sha256": hashlib.sha256(content).hexdigest()}
-            if not self._spellings:
-                files[file]["vocab_size"] = len(self._source if "source" in file else self._target)
-        if self.labels:
-            content = json.dumps(self.labels, ensure_ascii=False, indent=0).encode()
-            (folder / _LABELS).write_bytes(content)
-            files[_LABELS] = {"sha256": hashlib.sha256(content).hexdigest()}
         manifest: dict[str, Any] = {"files": files, "sha256": self.digest}
         if self._spellings:
             manifest["special_ids"] = self.special._asdict()

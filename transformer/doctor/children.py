@@ -18,6 +18,7 @@ from pathlib import Path
 
 from transformer.doctor.findings import Finding
 from transformer.doctor.host import Devices
+from transformer.io.standard_error import say
 
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy")
 _SUMMED = 1_000_000  # float32 numbers of each process
@@ -187,7 +188,7 @@ def main(words: list[str]) -> int:
     try:
         _tell_sum(words[1], int(words[2]))
     except UserError as error:
-        print(f"transformer: error: {error}", file=sys.stderr)
+        say(f"transformer: error: {error}")
         return error.exit_code
     return 0
 

@@ -170,7 +170,7 @@ def _train(
       UserError: if the command ends in any other way.
     """
     workdir = Path(words[words.index("--workdir") + 1])
-    progress, began, told = Progress(None, time.monotonic), time.monotonic(), None
+    progress, began, told = Progress(), time.monotonic(), None
     with tempfile.TemporaryFile() as errors:
         command = [sys.executable, "-m", "transformer", "train", *words]
         child = subprocess.Popen(command, env=dict(environment), stdout=errors, stderr=errors)

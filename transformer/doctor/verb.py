@@ -2,11 +2,11 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator, Sequence
 
 from transformer.doctor.findings import Finding
 from transformer.errors import ConfigError, did_you_mean
+from transformer.io.standard_error import say
 
 _PROBLEM = 1  # exit code
 
@@ -83,11 +83,11 @@ def _examine(recipe: str | None, overrides: Sequence[str], root: str | None) -> 
         raise ConfigError(f"{overrides[0]}: needs --config FILE")
     origin = Workdir(root).load_origin() if root else None  # as `train` does
     config = load_config(recipe, overrides, origin and origin.settings) if recipe is not None else None
-    _say("asking JAX for its devices ...")
+    say("asking JAX for its devices ...")
     host = Host(find_devices(os.environ))
     yield from check_host(host)
     if host.devices.platform:
-        _say("starting two processes ...")
+        say("starting two processes ...")
         yield check_sum(os.environ)
     else:
         yield Finding("skipped", "two processes", "JAX cannot be used")
@@ -100,10 +100,6 @@ def _examine(recipe: str | None, overrides: Sequence[str], root: str | None) -> 
 
         from transformer.doctor.needs import check_config
 
-        _say("looking at the data and the disk ...")
+        say("looking at the data and the disk ...")
         jax.config.update("jax_platforms", "cpu")  # only shapes are needed
         yield from check_config(config, root)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

@@ -10,7 +10,16 @@ from transformer.inference.model_directory import LoadedModel
 from transformer.io.metrics_file import NAME, read_metrics
 from transformer.model.size import count_parameters
 
-_SCORES = {"bleu": "BLEU", "chrf": "chrF", "accuracy": "accuracy"}
+_SCORES = {
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "accuracy": "accuracy",
+    "perplexity": "perplexity",
+    "bits_per_byte": "bits per byte",
+}
 
 
 class Said(NamedTuple):
@@ -57,7 +66,7 @@ def model_card(model: Path, title: str, loaded: LoadedModel, said: Said, use: st
         lines += ["", "## Scores", "", "| test set | metric | score | signature |", "|---|---|---|---|"]
         for name, scores in named.items():
             for key, shown in _shown(scores):
-                signature = scores.get(f"{key}_signature", "").replace("|", r"\|")  # a bar ends a cell
+                signature = _signature(scores, key).replace("|", r"\|")  # a bar ends a cell
                 cell = f" `{signature}` |" if signature else " |"
                 lines.append(f"| {name} | {shown} | {scores[key]:.2f} |{cell}")
     if cost := _cost(records, loaded.step):
@@ -103,6 +112,11 @@ def _shown(scores: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ((key, shown) for key, shown in _SCORES.items() if key in scores)
 
 
+def _signature(scores: Mapping[str, Any], key: str) -> str:
+    """Returns how a score was computed: its own signature, or that of all; empty where there is none."""
+    return str(scores.get(f"{key}_signature", scores.get("signature", "")))
+
+
 def _tested(record: Mapping[str, Any], loaded: LoadedModel) -> dict[str, Mapping[str, Any]]:
     """Returns the scores of each test set that the run has evaluated with these parameters."""
     if "sets" in record:
@@ -122,7 +136,7 @@ def _index(title: str, named: Mapping[str, Mapping[str, Any]], task: str) -> dic
                 {
                     "type": key,
                     "value": round(scores[key], 2),
-                    "name": f"{shown} {scores.get(f'{key}_signature', '')}".rstrip(),
+                    "name": f"{shown} {_signature(scores, key)}".rstrip(),
                 }
                 for key, shown in _shown(scores)
             ],

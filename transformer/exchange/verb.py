@@ -1,8 +1,9 @@
 """The verbs `import`, `export` and `push`: models of others become model directories, and ours theirs."""
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
+
+from transformer.io.standard_error import say
 
 if TYPE_CHECKING:
     from transformer.exchange.card import Said
@@ -167,8 +168,3 @@ def print_if(result: str) -> None:
 
 
 _EXPORTS = {"hf": _export_hf, "safetensors": _export_safetensors, "ctranslate2": _export_ctranslate2}
-
-
-def say(message: str) -> None:
-    """Writes a line to standard error."""
-    print(message, file=sys.stderr, flush=True)

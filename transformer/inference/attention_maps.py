@@ -30,6 +30,7 @@ class AttentionMap(NamedTuple):
       queries: the T pieces that read.
       keys: the S pieces that are read.
       query_marks, key_marks: which of them are marks: of beginning, end or language, and no text.
+      query_text, key_text: what they are pieces of.
     """
 
     weights_LHTS: np.ndarray
@@ -37,6 +38,8 @@ class AttentionMap(NamedTuple):
     keys: list[str]
     query_marks: list[bool]
     key_marks: list[bool]
+    query_text: str = ""
+    key_text: str = ""
 
 
 def attention_maps(loaded: LoadedModel, pair: SentencePair) -> dict[str, AttentionMap]:
@@ -55,14 +58,16 @@ def attention_maps(loaded: LoadedModel, pair: SentencePair) -> dict[str, Attenti
     ids = jnp.array([pair.source]), jnp.array([pair.target])
     weights = _weights(params, *ids, unrolled(loaded.model))
     before = len(special.source_prefix) + pair.language
-    read = tokenizer.source_pieces(pair.source), _marks(pair.source, before, len(special.source_suffix))
-    predicted = tokenizer.target_pieces(pair.target), _marks(pair.target, len(special.given), 1)
-    given = ["<s>", *predicted[0][:-1]], [True, *predicted[1][:-1]]
+    read_marks = _marks(pair.source, before, len(special.source_suffix))
+    read = tokenizer.source_pieces(pair.source), read_marks, pair.source_text
+    predicted = tokenizer.target_pieces(pair.target), _marks(pair.target, len(special.given), 1), pair.text
+    given = ["<s>", *predicted[0][:-1]], [True, *predicted[1][:-1]], pair.text
     sides = {"encoder": (read, read), "decoder": (given, given), "cross": (predicted, read)}
-    return {
-        kind: AttentionMap(np.asarray(weights[kind], np.float32), queries[0], keys[0], queries[1], keys[1])
-        for kind, (queries, keys) in sides.items()
-    }
+    maps = {}
+    for kind, ((queries, query_marks, query_text), (keys, key_marks, key_text)) in sides.items():
+        weights_LHTS = np.asarray(weights[kind], np.float32)
+        maps[kind] = AttentionMap(weights_LHTS, queries, keys, query_marks, key_marks, query_text, key_text)
+    return maps
 
 
 def _marks(ids: Sequence[int], before: int, after: int) -> list[bool]:
@@ -88,7 +93,9 @@ def _weights(params: Any, src_1S: jax.Array, tgt_1T: jax.Array, model: Transform
 
 def by_words(found: AttentionMap) -> AttentionMap:
     """Returns the map between words: a word is read as much as all its pieces, and reads as their mean."""
-    rows, columns = words(found.queries, found.query_marks), words(found.keys, found.key_marks)
+    query_side = found.queries, found.query_marks, found.query_text
+    key_side = found.keys, found.key_marks, found.key_text
+    rows, columns = words(*query_side[:2]), words(*key_side[:2])
     first = [span.start for span in columns]
     weights_LHTS = np.add.reduceat(found.weights_LHTS, first, axis=3)
     weights_LHTS = np.stack([weights_LHTS[:, :, span].mean(axis=2) for span in map(_slice, rows)], axis=2)
@@ -96,7 +103,8 @@ def by_words(found: AttentionMap) -> AttentionMap:
         [found.query_marks[span.start] for span in rows],
         [found.key_marks[span.start] for span in columns],
     )
-    return AttentionMap(weights_LHTS, _joined(found.queries, rows), _joined(found.keys, columns), *marks)
+    named = _named(*query_side, rows), _named(*key_side, columns)
+    return AttentionMap(weights_LHTS, *named, *marks, found.query_text, found.key_text)
 
 
 def words(pieces: Sequence[str], marks: Sequence[bool]) -> list[range]:
@@ -129,5 +137,15 @@ def _slice(span: range) -> slice:
     return slice(span.start, span.stop)
 
 
-def _joined(pieces: Sequence[str], spans: Sequence[range]) -> list[str]:
-    return ["".join(pieces[_slice(span)]).lstrip("".join(SPACES)) or SPACES[0] for span in spans]
+def _named(pieces: Sequence[str], marks: Sequence[bool], text: str, spans: Sequence[range]) -> list[str]:
+    """Returns the words as the text has them if it has as many, else as their pieces spell them.
+
+    Pieces do not spell what they do not know, and may spell letters in another case.
+    """
+    names = ["".join(pieces[_slice(span)]).lstrip("".join(SPACES)) or SPACES[0] for span in spans]
+    places = [i for i, span in enumerate(spans) if not marks[span.start] and names[i] not in SPACES]
+    own = text.split()
+    if len(own) == len(places):
+        for i, word in zip(places, own, strict=True):
+            names[i] = word
+    return names

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer.config import Labels
-from transformer.data.labels import asked, words_of
+from transformer.data.labels import asked
 from transformer.data.tokenizer import Tokenizer
 from transformer.errors import ConfigError
 from transformer.inference.batches import batches, bucket, num_rows, padded
 from transformer.inference.model_directory import LoadedModel, check_kind, load_model
 from transformer.inference.scorer import check_positions
 from transformer.model.transformer import Transformer, unrolled, unstack_layers
+from transformer.parsing.trees import words_of
 from transformer.special_ids import SpecialIds
 
 
@@ -70,9 +71,9 @@ class Classifier:
         """Longest line, in tokens with the end mark, that is read at once."""
         return self._model.config.max_length
 
-    def classify(self, lines: Sequence[str], batch_size: int = 64) -> list[list[Answer]]:
+    def classify(self, lines: Sequence[str], batch_size: int = 64, first_line: int = 0) -> list[list[Answer]]:
         """Returns the likeliest label of each line, or of each of its words; none of an empty line."""
-        return [[best[0] for best in line] for line in self.n_best(lines, 1, batch_size)]
+        return [[best[0] for best in line] for line in self.n_best(lines, 1, batch_size, first_line)]
 
     def n_best(
         self, lines: Sequence[str], count: int, batch_size: int = 64, first_line: int = 0

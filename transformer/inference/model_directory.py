@@ -105,7 +105,7 @@ def choose_step(checkpoints: Path, wanted: str, metric: str, root: Path) -> int:
         return steps[-1]
     if wanted == "best":
         return best_steps(checkpoints, metric, 1)[0] if scored_steps(checkpoints) else steps[-1]
-    if not wanted.isdigit() or int(wanted) not in steps:
+    if not wanted.isdecimal() or int(wanted) not in steps:
         raise CheckpointError(
             f"{root}: has no checkpoint '{wanted}'; choose best, last or one of {', '.join(map(str, steps))}"
         )

@@ -20,7 +20,7 @@ from transformer.errors import ConfigError, DataError
 from transformer.inference.batches import batches, bucket, num_rows, on_mesh, padded, segments
 from transformer.inference.model_directory import LoadedModel, check_kind, load_model
 from transformer.model.masks import shift_right
-from transformer.model.transformer import Transformer, output_embedding, unrolled, unstack_layers
+from transformer.model.transformer import Transformer, unrolled, unstack_layers
 from transformer.special_ids import SpecialIds
 from transformer.training.loss import token_log_probs
 
@@ -235,7 +235,9 @@ def token_scores(
     tgt_in_BT = shift_right(batch.tgt_BT, batch.tgt_pos_BT, model.start_id)
     inputs = *batch[:3], tgt_in_BT, batch.tgt_seg_BT, batch.tgt_pos_BT
     rngs = None if dropout_key is None else {"dropout": dropout_key}
-    y_BTD: Any = model.apply({"params": params}, *inputs, deterministic=rngs is None, rngs=rngs)
-    table_VD, bias_V = output_embedding(params, model.config), params.get("logits_bias")
-    log_p_BT, _ = token_log_probs(y_BTD, table_VD, batch.tgt_BT, _CHUNK, bias_V)
+    output: Any = model.apply(
+        {"params": params}, *inputs, method=Transformer.with_output, deterministic=rngs is None, rngs=rngs
+    )
+    y_BTD, table_RVD, bias_V = output
+    log_p_BT, _ = token_log_probs(y_BTD, table_RVD, batch.tgt_BT, _CHUNK, bias_V)
     return jnp.where((batch.tgt_seg_BT > 0) & (batch.tgt_pos_BT >= given), log_p_BT, 0)

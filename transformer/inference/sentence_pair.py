@@ -16,12 +16,14 @@ class SentencePair(NamedTuple):
       target: ids, end mark included.
       language: whether the source begins, after its prefix, with the mark of the target's language.
       text: of the target.
+      source_text: of the source.
     """
 
     source: list[int]
     target: list[int]
     language: bool
     text: str
+    source_text: str
 
 
 def sentence_pair(loaded: LoadedModel, source: str, target: str | None = None) -> SentencePair:
@@ -29,13 +31,15 @@ def sentence_pair(loaded: LoadedModel, source: str, target: str | None = None) -
 
     Raises:
       ConfigError: if the model has no encoder or no decoder, or its sources are no text, or a text is not
-        UTF-8.
+        UTF-8 or not one line.
       DataError: if the source has more tokens than are read at once, or the target more than the model has
         learned positions.
     """
     check_kind(loaded.model.config, "encoder_decoder")
     check_reads_text(loaded.model.config)
     for name, text in (("source", source), ("target", target or "")):
+        if any(character in text for character in "\n\r\t"):
+            raise ConfigError(f"{name}: has a line break or a tab; give one line, its words between spaces")
         try:
             text.encode()
         except UnicodeEncodeError:
@@ -54,4 +58,4 @@ def sentence_pair(loaded: LoadedModel, source: str, target: str | None = None) -
     else:
         (tgt,) = tokenizer.encode_target([target])
     check_positions(loaded.model.config, [(src, tgt)])
-    return SentencePair(src, tgt, bool(tokenizer.language(source)), target)
+    return SentencePair(src, tgt, bool(tokenizer.language(source)), target, source)

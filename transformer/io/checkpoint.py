@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,14 +20,11 @@ from transformer.io.host_copies import HostCopies
 from transformer.io.mismatch import find_mismatch
 from transformer.io.ranking import Metrics, ranked
 from transformer.io.save_failures import SaveFailures, in_one_line
+from transformer.io.standard_error import say
 
 _ARRAYS = ("params", "optimizer", "ema")
 _FILE_BYTES = 32_000_000  # of a data file: their digests are taken side by side
 _TIMEOUT = 600  # seconds that the processes of a run wait for each other's parts
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 class Checkpoints:
@@ -41,7 +37,7 @@ class Checkpoints:
     what is not an array.
     """
 
-    def __init__(self, folder: Path, run: RunConfig | None = None, note: Callable[[str], None] = _say):
+    def __init__(self, folder: Path, run: RunConfig | None = None, note: Callable[[str], None] = say):
         """Opens `folder`.
 
         Args:

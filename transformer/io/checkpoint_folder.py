@@ -148,11 +148,15 @@ def best_steps(folder: Path, metric: str, count: int) -> list[int]:
     """Returns at most `count` evaluated steps, the best first.
 
     Raises:
-      CheckpointError: if no checkpoint has this metric.
+      CheckpointError: if no checkpoint has this metric, or a number for it.
     """
     scored = scored_steps(folder)
     if not (best := ranked(scored, metric)):
         names = {name for m in scored.values() for name in m}
+        if metric in names:
+            raise CheckpointError(
+                f"{folder}: '{metric}' is no number in any checkpoint; name a step, or take the last"
+            )
         raise CheckpointError(f"{folder}: no checkpoint has '{metric}'{did_you_mean(metric, names)}")
     return best[:count]
 

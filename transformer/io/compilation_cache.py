@@ -1,9 +1,10 @@
 """What a person is told when JAX's compilation cache fails; the program is compiled anew then."""
 
 import re
-import sys
 import warnings
 from typing import Any
+
+from transformer.io.standard_error import say
 
 _FAILURE = re.compile(r"Error (read|writ)ing persistent compilation cache entry for '.*?': (.*)", re.DOTALL)
 _LONGEST = 200  # characters of JAX's reason
@@ -21,7 +22,7 @@ def tell_cache_failures_once() -> None:
             show(message, *args, **options)
         elif not told:
             told = True
-            print(_line(*failure.groups()), file=sys.stderr, flush=True)
+            say(_line(*failure.groups()))
 
     warnings.showwarning = showwarning
 

@@ -103,10 +103,19 @@ def check_sizes(mesh_shape: Mapping[str, int], model: ModelConfig, vocabularies:
         parts = math.prod(mesh_shape[axis] for axis in axes)
         if size % parts:
             mesh = " x ".join(f"config.mesh.{axis}={mesh_shape[axis]}" for axis in axes)
-            nearest = max(round(size / parts), 1) * parts
-            faults.append(f"{key}: {size} is not divided by {mesh}; the nearest size that is: {nearest}")
+            possible = (n for n in range(parts, size + parts, parts) if _may_be(model, letter, n))
+            nearest = min(possible, key=lambda n: abs(n - size), default=0)
+            cure = f"the nearest size that is: {nearest}" if nearest else "no size is; lower that of the mesh"
+            faults.append(f"{key}: {size} is not divided by {mesh}; {cure}")
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def _may_be(model: ModelConfig, letter: str, size: int) -> bool:
+    """Returns whether an axis of a model may have a size, as far as it depends on other sizes."""
+    if letter == "H" and not model.head_size:
+        return model.d_model % size == 0
+    return letter != "G" or model.num_heads % size == 0
 
 
 def check_lengths(mesh_shape: Mapping[str, int], model: ModelConfig, lengths: Iterable[int]) -> None:

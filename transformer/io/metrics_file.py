@@ -1,8 +1,8 @@
 """metrics.jsonl: the numbers of a run, for programs.
 
-One JSON object a line: `split` ("train", "dev", ...), `step` (optimizer steps done), then the values. A split
-and step occur once. JSON has no number for NaN and the infinities; they are the strings "nan", "inf" and
-"-inf", which `read_metrics` and `float()` turn back.
+One JSON object a line: `split` ("train", "dev", ...), `step` (optimizer steps done), then the values. Where a
+split and step occur twice the later line counts. JSON has no number for NaN and the infinities; they are the
+strings "nan", "inf" and "-inf", which `read_metrics` and `float()` turn back.
 """
 
 import contextlib
@@ -27,21 +27,19 @@ _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 class MetricsFile(PatientFile):
-    """The file, for the one process that writes it.
+    """The file, for the one process that takes lines out of it; `add_metrics` adds some beside it.
 
     Attributes:
       removed: lines that opening took out, by reason ("after step 100", "damaged"), where there were any.
       reached: the last training step that had a line when it was opened; 0: none.
     """
 
-    def __init__(
-        self, workdir: Path, resume_step: int | None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, workdir: Path, resume_step: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Opens the file; steps that will be done again and damaged lines are taken out, in one atomic move.
 
         Args:
           workdir: the run's directory.
-          resume_step: steps that the restored state has done; 0: a fresh run; None: nothing is done again.
+          resume_step: steps that the restored state has done; 0: a fresh run.
           clock: returns seconds that only grow.
         """
         super().__init__(workdir / NAME, clock)
@@ -52,17 +50,16 @@ class MetricsFile(PatientFile):
         if self.path.exists():
             content = self.path.read_bytes()
             every = _sift(content, lambda split, step: split == "train")
-            self.reached = max((step for _, step in every.keys), default=0)
-            last = math.inf if resume_step is None else resume_step
+            self.reached = max((step for _, step in every.lines), default=0)
 
             def done(split: str, step: int) -> bool:
                 # What was skipped stays known, also where the run went back behind it.
-                return step <= last or (last > 0 and split == "skipped")
+                return step <= resume_step or (resume_step > 0 and split == "skipped")
 
             found = _sift(content, done)
-            counts = {f"after step {last:,}": found.dropped, "damaged": found.damaged}
+            counts = {f"after step {resume_step:,}": found.dropped, "damaged": found.damaged}
             self.removed = {reason: count for reason, count in counts.items() if count}
-            self._written = found.keys
+            self._written = set(found.lines)
             self._keep(done)
             self.write_out()
 
@@ -82,20 +79,17 @@ class MetricsFile(PatientFile):
         Raises:
           ValueError: if `values` has a key "split" or "step", or something that is no JSON.
         """
-        if not {"split", "step"}.isdisjoint(values):
-            raise ValueError(f"the keys split and step are taken, got {sorted(values)}")
-        entry = {"split": split, "step": step, **_jsonable(values)}
-        line = json.dumps(entry, ensure_ascii=False, allow_nan=False)
+        line = _line(split, step, values)
         if (split, step) in self._written:
             self._keep(lambda *key: key != (split, step))
         self._written.add((split, step))
-        self.append(line.encode() + b"\n")
+        self.append(line)
 
     def _keep(self, keep: Keep) -> None:
         """Takes other lines out: of those that wait at once, of the file before the next is written."""
         self._kept.append(keep)
         waiting = _sift(b"".join(self.waiting), keep)
-        self.waiting = deque(waiting.lines)
+        self.waiting = deque(waiting.lines.values())
         self._written = {key for key in self._written if keep(*key)}
 
     def _write(self, data: bytes) -> None:
@@ -105,11 +99,24 @@ class MetricsFile(PatientFile):
         super()._write(data)
 
 
+def add_metrics(workdir: Path, split: str, step: int, values: Mapping[str, Any]) -> OSError | None:
+    """Adds a line beside a run that may be writing: nothing is taken out, as `MetricsFile.record` has it.
+
+    Returns:
+      Why it could not be written; None if it was.
+    """
+    file, line = PatientFile(workdir / NAME), _line(split, step, values)
+    content = file.path.read_bytes() if file.path.exists() else b""
+    torn = bool(content) and not content.endswith(b"\n")
+    file.append(b"\n" + line if torn else line)
+    return file.error
+
+
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """Reads a run's metrics.jsonl, also while the run is writing it.
 
     Returns:
-      The lines in order; "nan", "inf" and "-inf" are floats again.
+      The lines in order, of a split and step the last one; "nan", "inf" and "-inf" are floats again.
 
     Raises:
       DataError: if there is no such file, or a line other than an unfinished last one is damaged.
@@ -118,7 +125,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise DataError(f"{path}: not found; give the directory of a run that has logged a step")
     *lines, unfinished = path.read_bytes().split(b"\n")
-    entries = []
+    entries: dict[Key, dict[str, Any]] = {}
     for number, line in enumerate(lines, start=1):
         entry = _parse(line)
         if entry is None:
@@ -126,16 +133,16 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
                 f"{path}, line {number}: expected a JSON object with split and step, got {line[:60]!r}; "
                 "remove the line, or resume the run, which does so"
             )
-        entries.append(entry)
-    last = _parse(unfinished)
-    return entries if last is None else [*entries, last]
+        _put(entries, entry, entry)
+    if (last := _parse(unfinished)) is not None:
+        _put(entries, last, last)
+    return list(entries.values())
 
 
 class _Sifted(NamedTuple):
-    """Lines to keep, what they are about, and how many others were dropped or damaged."""
+    """Lines to keep by what they are about, and how many others were dropped or damaged."""
 
-    lines: list[bytes]
-    keys: set[Key]
+    lines: dict[Key, bytes]
     dropped: int
     damaged: int
 
@@ -143,19 +150,34 @@ class _Sifted(NamedTuple):
 def _sift(content: bytes, keep: Keep) -> _Sifted:
     """Tells lines to keep from others.
 
-    A last line without its line end is kept if it holds a whole object, which a torn one never does.
+    Of the same split and step the last is kept. A last line without its line end is kept if it holds a whole
+    object, which a torn one never does.
     """
-    lines, keys, dropped, damaged = [], set(), 0, 0
+    lines: dict[Key, bytes] = {}
+    dropped = damaged = 0
     for line in content.split(b"\n"):
         entry = _parse(line)
         if entry is None:
             damaged += bool(line)
         elif keep(entry["split"], entry["step"]):
-            keys.add((entry["split"], entry["step"]))
-            lines.append(line + b"\n")
+            _put(lines, entry, line + b"\n")
         else:
             dropped += 1
-    return _Sifted(lines, keys, dropped, damaged)
+    return _Sifted(lines, dropped, damaged)
+
+
+def _put(found: dict[Key, Any], entry: Mapping[str, Any], what: Any) -> None:
+    """Adds something about an entry behind all others, and takes out what there was about its like."""
+    key = entry["split"], entry["step"]
+    found.pop(key, None)
+    found[key] = what
+
+
+def _line(split: str, step: int, values: Mapping[str, Any]) -> bytes:
+    if not {"split", "step"}.isdisjoint(values):
+        raise ValueError(f"the keys split and step are taken, got {sorted(values)}")
+    entry = {"split": split, "step": step, **_jsonable(values)}
+    return json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def _rewrite(path: Path, keep: Keep) -> None:
@@ -163,7 +185,7 @@ def _rewrite(path: Path, keep: Keep) -> None:
     if not path.exists():
         return
     content = path.read_bytes()
-    remaining = b"".join(_sift(content, keep).lines)
+    remaining = b"".join(_sift(content, keep).lines.values())
     if remaining == content:
         return
     temporary = path.with_name(path.name + ".tmp")

@@ -20,6 +20,7 @@ from transformer.io.clusters import find_place, own_gpu
 from transformer.io.peers import Peers
 from transformer.io.relay import relay
 from transformer.io.rendezvous import gather
+from transformer.io.standard_error import say
 
 # How JAX's errors begin when another process may be the cause; gloo's, NCCL's, the coordination service's.
 _FROM_AFAR = re.compile(r"\b(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED): ")
@@ -83,15 +84,6 @@ class Processes:
         if self.peers is not None:
             self.peers.meet(name)
 
-    def from_process_0(self, name: str, text: str) -> str:
-        """Returns the text of process 0 on every process, when every process is here.
-
-        Args:
-          name: as for `barrier`.
-          text: counts on process 0 alone.
-        """
-        return text if self.peers is None else self.peers.meet(name, text, lambda texts: texts[0])
-
     def leave(self, error: UserError) -> NoReturn:
         """Ends all processes of the run here and now because of an error; from any thread."""
         assert self.peers is not None
@@ -139,7 +131,7 @@ def _leave(peers: Peers, error: BaseException) -> NoReturn:
             time.sleep(peers.heartbeat + 3)
         if isinstance(error, UserError):
             code = error.exit_code
-            print(f"transformer: error: {error}", file=sys.stderr)
+            say(f"transformer: error: {error}")
         elif isinstance(error, KeyboardInterrupt):
             code = Interrupted.exit_code
         else:
@@ -176,6 +168,8 @@ def start(
       ConfigError: flags, environment or processes that do not fit together.
       PeerLost: somebody did not come in time.
     """
+    if not 0 < heartbeat <= 86400:
+        raise ConfigError(f"--heartbeat {heartbeat:g}: must be above 0 seconds, and at most a day")
     place = find_place(coordinator, num_processes, process_id, timeout)
     if place is None:
         return Processes()
@@ -183,7 +177,7 @@ def start(
     processes = Processes(place.index, place.count, peers)
     try:
         _start_jax(peers, place.coordinator, timeout)
-        print(processes.describe(), file=sys.stderr, flush=True)
+        say(processes.describe())
     except BaseException as error:
         _leave(peers, error)
     return processes

@@ -22,7 +22,7 @@ class Progress:
       paused: seconds spent inside `busy`, which are no training time.
     """
 
-    def __init__(self, stream: TextIO | None, clock: Callable[[], float]) -> None:
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         """Makes a progress display.
 
         Args:
@@ -135,7 +135,7 @@ class Pace:
           total: of the unit; None: nobody knows.
           unit: what is counted, in the plural.
         """
-        self.progress = Progress(None, time.monotonic)
+        self.progress = Progress(clock=time.monotonic)
         self.done = 0
         self._names = done, unit
         self._total = total

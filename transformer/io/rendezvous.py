@@ -29,7 +29,7 @@ def gather(address: str, index: int, count: int, heartbeat: float, timeout: floa
     """
     host, _, digits = address.rpartition(":")
     host = host.strip("[]")
-    if not host or not digits.isdigit() or not 0 < int(digits) < 65536:
+    if not host or not digits.isdecimal() or not 0 < int(digits) < 65536:
         raise ConfigError(f"--coordinator {address}: must be HOST:PORT, for example node1:12345")
     hello = {"index": index, "count": count, "host": socket.gethostname()}
     deadline = time.monotonic() + timeout

@@ -17,9 +17,15 @@ class _Forgiving(io.FileIO):
         return memoryview(data).nbytes if written is None else written
 
 
+def say(message: str) -> None:
+    """Writes a line to standard error, where it is seen at once."""
+    print(message, file=sys.stderr, flush=True)
+
+
 def forget_standard_output() -> None:
     """Lets what is left in standard output's buffer go nowhere: at the exit it would be tried once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(nothing := os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.close(nothing)
 
 
 def forgive_standard_error() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import gzip
+import io
 import os
 import queue
 import sys
@@ -10,14 +11,14 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from transformer.errors import DataError, did_you_mean
 from transformer.io.standard_error import forget_standard_output
 
 
 def read_lines(path: str | None) -> list[str]:
-    """Returns all lines of a file (plain or .gz), or of standard input for None."""
+    """Returns all lines of a file or of standard input for None, plain or of gzip."""
     return [line for block in stream_blocks(path, 4096) for line in block]
 
 
@@ -28,7 +29,7 @@ def stream_blocks(path: str | None, size: int) -> Iterator[list[str]]:
     is still read in full blocks.
 
     Args:
-      path: a file, plain or .gz; None reads standard input.
+      path: a file, plain or of gzip; None reads standard input.
       size: most lines in a block.
 
     Raises:
@@ -67,31 +68,28 @@ def count_lines(path: str | None) -> int | None:
     return None if is_stream(path) else sum(map(len, stream_blocks(path, 4096)))
 
 
-def _read(file: BinaryIO, lines: "queue.Queue[bytes | OSError | None]") -> None:
+def _read(file: io.BufferedReader, lines: "queue.Queue[bytes | OSError | None]") -> None:
     try:
-        with contextlib.nullcontext() if file is sys.stdin.buffer else file:
-            for raw in file:
+        with file:
+            zipped = file.peek(2)[:2] == b"\x1f\x8b"
+            for raw in gzip.GzipFile(fileobj=file) if zipped else file:
                 lines.put(raw)
         lines.put(None)
     except (OSError, EOFError, zlib.error) as error:
         lines.put(OSError(str(error)))
 
 
-def _open(path: str | None) -> BinaryIO:
-    if path is None:
-        return sys.stdin.buffer
+def _open(path: str | None) -> io.BufferedReader:
+    if path is None:  # Python waits at its end for one who reads from sys.stdin, for us it does not
+        return open(sys.stdin.fileno(), "rb", closefd=False)
     file = Path(path)
     try:
-        plain = file.open("rb")
+        return file.open("rb")
     except FileNotFoundError:
         names = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
         raise DataError(f"{path}: no such file{did_you_mean(file.name, names)}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); expected a file of lines") from None
-    if plain.peek(2)[:2] == b"\x1f\x8b":
-        plain.close()
-        return gzip.open(path)  # type: ignore[return-value]
-    return plain
 
 
 def _decode(raw: bytes, name: str, number: int) -> str:

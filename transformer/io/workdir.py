@@ -67,7 +67,7 @@ class Workdir:
           CheckpointError: if there is none or it cannot be read.
         """
         try:
-            return from_config_dict(json.loads(self.config_file.read_text()))
+            return from_config_dict(json.loads(self.config_file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise CheckpointError(
                 f"{self.root}: not a run: it has no config.json; give the --workdir of a training run"

@@ -3,14 +3,14 @@
 EVALB (Sekine and Collins, 1997) is what scores of parsers are given by. Its rules, in the order in which
 they apply:
 
-1. Words whose tag is punctuation (, : `` '' .) or a trace (-NONE-) are left out, in each tree by its own
+1. Words whose tag is punctuation (, : `` '' .), a trace (-NONE-) or TOP are left out, in each tree by its own
    tags. Constituents without a word left go with them.
 2. A pair is an error, and counts nowhere else, where the words that are left are not the same ones. It is
    skipped, and counts nowhere else, where no word of the predicted tree is left.
 3. A label is cut off before its first - or =: NP-SBJ-1 is NP.
-4. Constituents are left out, not what is in them, whose label is TOP or one of rule 1. ROOT, S1 and an empty
-   label, other words for TOP, are left out too; COLLINS.prm would count them, and be right each time.
-5. ADVP and PRT are one label.
+4. Constituents are left out, not what is in them, whose label is one of rule 1. ROOT and S1, other words for
+   TOP, are left out as TOP is, and so is a label of which nothing is left (-X); COLLINS.prm would count them.
+5. ADVP and PRT are one label, of constituents and of words.
 6. A bracket is label, first word, last word. Each of the gold tree's is right at most once: of two NP over
    the same words a tree that has one of them has one right.
 7. Tags of words are no brackets. They have an accuracy of their own, over the words that are left.
@@ -27,8 +27,7 @@ from typing import NamedTuple
 from transformer.parsing.linear import PUNCTUATION, ROOTS
 from transformer.parsing.trees import TRACE, Leaf, Tree
 
-_LEFT_OUT_WORDS = PUNCTUATION | {TRACE}
-_LEFT_OUT_NODES = _LEFT_OUT_WORDS | ROOTS
+_LEFT_OUT = PUNCTUATION | {TRACE} | ROOTS
 
 
 class Brackets(NamedTuple):
@@ -120,23 +119,27 @@ def _compare(gold: Tree, predicted: Tree) -> Brackets:
         predicted=brackets.total(),
         complete=int(gold_brackets == brackets),
         words=len(leaves),
-        tagged=sum(a.tag == b.tag for a, b in zip(leaves, gold_leaves, strict=True)),
+        tagged=sum(_one(a.tag) == _one(b.tag) for a, b in zip(leaves, gold_leaves, strict=True)),
     )
 
 
 def _counted(tree: Tree) -> tuple[list[Leaf], Counter[tuple[str, int, int]]]:
     """Returns the words and the brackets that count."""
-    kept = [leaf.tag not in _LEFT_OUT_WORDS for leaf in tree.leaves]
+    kept = [leaf.tag not in _LEFT_OUT for leaf in tree.leaves]
     before = list(accumulate(kept, initial=0))  # words that count before each place
 
     def brackets() -> Iterator[tuple[str, int, int]]:
         for label, start, end in tree.nodes:
             label = label.partition("-")[0].partition("=")[0]
-            if before[start] < before[end] and label not in _LEFT_OUT_NODES:
-                yield ("ADVP" if label == "PRT" else label), before[start], before[end]
+            if before[start] < before[end] and label not in _LEFT_OUT:
+                yield _one(label), before[start], before[end]
 
     leaves = [leaf for leaf, keep in zip(tree.leaves, kept, strict=True) if keep]
     return leaves, Counter(brackets())
+
+
+def _one(label: str) -> str:
+    return "ADVP" if label == "PRT" else label
 
 
 def _percent(part: int, whole: int) -> float:

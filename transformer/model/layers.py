@@ -71,13 +71,21 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """What both kinds of layer share: the residual connection around a sub-layer.
+    """What all layers share: self-attention, the feed-forward network, the residual connections around them.
 
     What a layer reads is sown as intermediate "input", as attention sows its weights.
     """
 
     config: ModelConfig
     rows: ClassVar[str] = "BT"
+    causal: ClassVar[bool] = True  # whether later positions are hidden
+
+    def setup(self) -> None:
+        self.self_attention = MultiHeadAttention(self.config, causal=self.causal)
+        self.self_attention_norm = Norm(self.config)
+        self.feed_forward = FeedForward(self.config, self.rows)
+        self.feed_forward_norm = Norm(self.config)
+        self.dropout = Dropout(self.config.dropout_rate)
 
     def residual(
         self,
@@ -93,19 +101,18 @@ class Layer(nn.Module):
             x_BTD = norm(x_BTD + self.dropout(sublayer(x_BTD), deterministic))
         return shard(x_BTD, self.rows + "D")
 
+    def feed(self, x_BTD: jax.Array, deterministic: bool) -> jax.Array:
+        """Returns what the last sub-layer makes of x_BTD."""
+        return self.residual(
+            x_BTD, self.feed_forward_norm, lambda y: self.feed_forward(y, deterministic), deterministic
+        )
+
 
 class EncoderLayer(Layer):
-    """Self-attention, then the feed-forward network."""
+    """Self-attention over the whole sequence, then the feed-forward network."""
 
-    causal: ClassVar[bool] = False  # whether later positions are hidden
+    causal: ClassVar[bool] = False
     rows: ClassVar[str] = "BS"
-
-    def setup(self) -> None:
-        self.self_attention = MultiHeadAttention(self.config, causal=self.causal)
-        self.self_attention_norm = Norm(self.config)
-        self.feed_forward = FeedForward(self.config, self.rows)
-        self.feed_forward_norm = Norm(self.config)
-        self.dropout = Dropout(self.config.dropout_rate)
 
     def __call__(
         self,
@@ -125,9 +132,7 @@ class EncoderLayer(Layer):
         self, x_BSD: jax.Array, attend: Callable[[jax.Array], jax.Array], deterministic: bool
     ) -> jax.Array:
         x_BSD = self.residual(x_BSD, self.self_attention_norm, attend, deterministic)
-        return self.residual(
-            x_BSD, self.feed_forward_norm, lambda y: self.feed_forward(y, deterministic), deterministic
-        )
+        return self.feed(x_BSD, deterministic)
 
 
 class SequenceLayer(EncoderLayer):
@@ -165,16 +170,10 @@ class SequenceLayer(EncoderLayer):
 class DecoderLayer(Layer):
     """Masked self-attention, encoder-decoder attention, then the feed-forward network."""
 
-    causal: ClassVar[bool] = True
-
     def setup(self) -> None:
-        self.self_attention = MultiHeadAttention(self.config, causal=True)
-        self.self_attention_norm = Norm(self.config)
+        super().setup()
         self.cross_attention = MultiHeadAttention(self.config)
         self.cross_attention_norm = Norm(self.config)
-        self.feed_forward = FeedForward(self.config, self.rows)
-        self.feed_forward_norm = Norm(self.config)
-        self.dropout = Dropout(self.config.dropout_rate)
 
     def __call__(
         self,
@@ -246,6 +245,4 @@ class DecoderLayer(Layer):
     ) -> jax.Array:
         x_BTD = self.residual(x_BTD, self.self_attention_norm, attend, deterministic)
         x_BTD = self.residual(x_BTD, self.cross_attention_norm, read_source, deterministic)
-        return self.residual(
-            x_BTD, self.feed_forward_norm, lambda y: self.feed_forward(y, deterministic), deterministic
-        )
+        return self.feed(x_BTD, deterministic)

@@ -38,7 +38,7 @@ class Reach:
     Attributes:
       by_distance: whether those at most `radius` places away, or those of its own and the neighbouring
         block, places 0 to `radius` - 1 being the first one.
-      radius: the paper's r, or the size of a block.
+      radius: half of the paper's neighbourhood r (section 4), or the size of a block.
       causal: whether later keys are hidden.
       first: so many tokens of the row see all and are seen by all.
     """

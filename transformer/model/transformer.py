@@ -307,12 +307,6 @@ def longer_cache(
     return tuple(KeysValues(longer(layer.key, 3), longer(layer.value, 2)) for layer in cache)
 
 
-def output_embedding(params: Any, config: ModelConfig) -> jax.Array:
-    """Returns embedding_VD of the output projection, for a loss that never holds all logits."""
-    table = "output" if "output" in params else TABLES[config.tied_embeddings].output
-    return params[table]["embedding"]
-
-
 def unrolled(model: Transformer) -> Transformer:
     """Returns the same model without what only training is faster or smaller with.
 

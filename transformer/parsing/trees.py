@@ -96,7 +96,7 @@ def escaped(word: str) -> str:
 
 
 def words_of(line: str) -> list[str]:
-    """Returns the words of a sentence, as spaces and tabs separate them."""
+    """Returns the words of a line, as spaces and tabs separate them."""
     return [word for word in re.split("[ \t]+", line) if word]
 
 

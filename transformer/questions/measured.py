@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 
 Place = Mapping[str, str | float]
-_REPEATS = 100  # so that one of them is not disturbed on a busy machine
-_LONG_ENOUGH = 1.0  # seconds for all of them
+_FEWEST, _MOST = 5, 100  # times that something is timed, so that one of them is not disturbed
+_LONG_ENOUGH = 2.0  # seconds for all of them
 _NOWHERE: Place = MappingProxyType({})
 
 
@@ -37,12 +37,15 @@ def written(value: float) -> str:
     return f"{value:.4g}"
 
 
-def milliseconds(function: Callable[..., Any], *args: Any) -> float:
-    """Returns the shortest time of a function of arrays, once it is compiled."""
-    jax.block_until_ready(function(*args))
-    times: list[float] = []
-    while not times or (len(times) < _REPEATS and sum(times) < _LONG_ENOUGH):
-        start = time.perf_counter()
-        jax.block_until_ready(function(*args))
-        times.append(time.perf_counter() - start)
-    return 1000 * min(times)
+def milliseconds(*functions: Callable[[], Any]) -> list[float]:
+    """Returns the shortest time of each function, taken in turn and equally often, once it is compiled."""
+    for function in functions:
+        jax.block_until_ready(function())
+    rounds: list[list[float]] = []
+    while len(rounds) < _FEWEST or (len(rounds) < _MOST and sum(map(sum, rounds)) < _LONG_ENOUGH):
+        rounds.append([])
+        for function in functions:
+            start = time.perf_counter()
+            jax.block_until_ready(function())
+            rounds[-1].append(time.perf_counter() - start)
+    return [1000 * min(times) for times in zip(*rounds, strict=True)]

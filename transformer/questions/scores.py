@@ -1,6 +1,7 @@
 """Questions 1 to 4 and 6: heads, queries and keys, and how these become scores."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -73,11 +74,16 @@ def _one_way(subject: Subject) -> float:
 
 
 def _kernels(subject: Subject) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns W^Q and W^K, float64 [D, K], of every head of the encoder's self-attention."""
+    """Returns W^Q and W^K, float64 [D, K], of every head of the encoder's self-attention.
+
+    Where a matrix stands between queries and keys it is part of W^Q.
+    """
     found = []
     for layer in subject.layers("encoder"):
         attention = subject.parameters("encoder", layer)["self_attention"]
         q_DHK, k_DGK = (np.asarray(attention[name]["kernel"], np.float64) for name in ("query", "key"))
+        if subject.model.config.attention_score == "general":
+            q_DHK = np.einsum("DHK,HKJ->DHJ", q_DHK, attention["score"])
         group = q_DHK.shape[1] // k_DGK.shape[1]
         found += [(q_DHK[:, h], k_DGK[:, h // group]) for h in range(q_DHK.shape[1])]
     return found
@@ -96,20 +102,30 @@ def dot_or_additive(subject: Subject) -> list[Measured]:
     q_BHTK, k_BGSK = (jnp.asarray(draw.normal(size=(_ROWS, n, _LENGTH, K)), jnp.float32) for n in (H, G))
     v_HK = jnp.asarray(draw.normal(size=(H, K)), jnp.float32)
     v_HK /= jnp.linalg.norm(v_HK, axis=-1, keepdims=True)
-    dot = milliseconds(jax.jit(scoring.dot_products), q_BHTK, k_BGSK)
-    additive = milliseconds(jax.jit(scoring.additive), q_BHTK, k_BGSK, v_HK)
+    dot, additive = milliseconds(
+        partial(jax.jit(scoring.dot_products), q_BHTK, k_BGSK),
+        partial(jax.jit(scoring.additive), q_BHTK, k_BGSK, v_HK),
+    )
     place: Place = {"heads": H, "size": K, "length": _LENGTH, "rows": _ROWS}
-    own_q_BHTK, own_k_BGSK = own_queries_and_keys(subject, 0)
-    products_BHTS = np.asarray(scoring.dot_products(own_q_BHTK, own_k_BGSK))
-    sums_BHTS = np.asarray(scoring.additive(own_q_BHTK, own_k_BGSK, v_HK))
-    pairs = _real_pairs(subject)
-    return [
+    times = [
         Measured("time_dot", dot, "ms", place),
         Measured("time_additive", additive, "ms", place),
         Measured("times", additive / dot),
+    ]
+    own, pairs = own_queries_and_keys(subject, 0), _real_pairs(subject)
+    if config.attention_score == "additive":
+        own_v_HK = subject.parameters("encoder", 0)["self_attention"]["score"][..., 0]
+        return [
+            *times,
+            Measured("spread_own", _spread(np.asarray(scoring.additive(*own, own_v_HK)), pairs)),
+            Measured("bound_own", float(jnp.abs(own_v_HK).sum(axis=-1).mean())),
+        ]
+    products_BHTS = np.asarray(scoring.dot_products(*own))
+    return [
+        *times,
         Measured("spread_dot", _spread(products_BHTS, pairs)),
         Measured("spread_divided", _spread(products_BHTS / K**0.5, pairs)),
-        Measured("spread_additive", _spread(sums_BHTS, pairs)),
+        Measured("spread_additive", _spread(np.asarray(scoring.additive(*own, v_HK)), pairs)),
         Measured("bound_additive", float(jnp.abs(v_HK).sum(axis=-1).mean())),
     ]
 
@@ -202,21 +218,25 @@ def small_heads(subject: Subject) -> list[Measured]:
     H, G, K, D = config.num_heads, config.kv_heads, config.key_size, config.d_model
     attention = subject.params["encoder"]["layer_0"]["self_attention"]
     weights = sum(attention[name]["kernel"].size for name in ("query", "key", "value", "out"))
-    times = []
+    is_additive = config.attention_score == "additive"
+    scores = jax.jit(scoring.additive if is_additive else scoring.dot_products)
+    timed = []
     for size in (K, D):
-        q_BHTK, k_BGSK = (
-            jnp.asarray(draw.normal(size=(_ROWS, n, _LENGTH, size)), jnp.float32) for n in (H, G)
-        )
-        times.append(milliseconds(jax.jit(scoring.dot_products), q_BHTK, k_BGSK))
-    directions = float(np.mean([_directions(*kernels) for kernels in _kernels(subject)]))
+        shapes = [(_ROWS, H, _LENGTH, size), (_ROWS, G, _LENGTH, size), (H, size)]
+        vectors = [jnp.asarray(draw.normal(size=shape), jnp.float32) for shape in shapes]
+        timed.append(partial(scores, *vectors[: 2 + is_additive]))
+    times = milliseconds(*timed)
     place: Place = {"heads": H, "size": K, "wide": D, "length": _LENGTH, "rows": _ROWS}
-    return [
+    rows = [
         Measured("weights", weights, "", place),
         Measured("weights_wide", weights * D / K, "", place),
         Measured("time", times[0], "ms", place),
         Measured("time_wide", times[1], "ms", place),
-        Measured("directions", directions, "", place),
     ]
+    if is_additive:  # it has no matrix of products
+        return rows
+    directions = float(np.mean([_directions(*kernels) for kernels in _kernels(subject)]))
+    return [*rows, Measured("directions", directions, "", place)]
 
 
 def _directions(q_DK: np.ndarray, k_DK: np.ndarray) -> int:

@@ -81,6 +81,8 @@ def both_self_attentions(subject: Subject) -> list[Measured]:
             Measured(f"far_{kind}", float(far_NS.mean())),
         ]
     first = float(subject.weights("decoder")[:, :, :, 0, 0].min())
+    if subject.model.config.attention != "full":
+        rows.append(Measured("reach"))
     return [*rows, Measured("first", 100 * first, "%")]
 
 

@@ -24,6 +24,8 @@ def encoder(subject: Subject) -> list[Measured]:
         Measured("unread", subject.score(unread), "nat"),
         Measured("other", subject.score(batch=other), "nat"),
     ]
+    if subject.model.config.attention != "full":
+        rows.append(Measured("reach"))
     same_NN = _repeated_pieces(subject)
     if not same_NN.any():
         return [*rows, Measured("no_repetition")]
@@ -87,7 +89,7 @@ def positions(subject: Subject) -> list[Measured]:
         Measured("whole", subject.whole, "nat"),
         Measured("reversed", subject.score(batch=reversed_batch), "nat"),
     ]
-    if subject.model.config.attention not in ("full", "compressed"):
+    if subject.model.config.attention != "full":
         rows.append(Measured("near"))
     if subject.model.config.positions == "none":
         return [*rows, Measured("no_positions")]
@@ -119,6 +121,8 @@ def other_positions(subject: Subject) -> list[Measured]:
         Measured("learned", learned),
         Measured("whole", subject.whole, "nat"),
     ]
+    if config.positions == "none":
+        return rows
     last = int(subject.real["encoder"].sum(axis=1).max()) + config.position_offset
     for places in (1, 10, config.max_length):
         place: Place = {"places": places, "longest": config.max_length}

@@ -1,7 +1,6 @@
 """Scores of an encoder alone on a test set: how many labels are right, or how well it finds masked pieces."""
 
 import argparse
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -41,7 +40,7 @@ def score_labels(
     """
     classifier, pace, found = Classifier.of(loaded), Pace("classified", len(lines)), []
     for first in range(0, len(lines), _BLOCK):
-        answers = classifier.classify(lines[first : first + _BLOCK])
+        answers = classifier.classify(lines[first : first + _BLOCK], first_line=first)
         found += [[answer.label for answer in line] for line in answers]
         pace.add(len(answers))
     pace.progress.close()
@@ -83,12 +82,12 @@ def score_masked(args: argparse.Namespace, loaded: LoadedModel, cache: Path) -> 
     split: Split = args.split
     config, results = loaded.config, {}
     step = partial(jax.jit(partial(eval_step, model=loaded.model, config=config)), loaded.params)
-    progress = Progress(None, time.monotonic)
+    progress = Progress()
     corpora = open_corpora(config.data, split, cache, alone=True)
     if not corpora:
         raise ConfigError(f"config.data.{split}_source: the run has no {split} set")
     for i, corpus in enumerate(corpora):
-        encoded = encode_corpus(corpus, loaded.tokenizer, config, cache / f"{split}-{i}")
+        encoded = encode_corpus(corpus, loaded.tokenizer, config, cache / f"{split}-{i}", progress.note)
         progress.note(describe(split, corpus.name, encoded.counts))
         scores: dict[str, Any] = token_scores(step, [encoded], loaded.tokenizer, config)
         if not scores:

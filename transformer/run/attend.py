@@ -18,16 +18,24 @@ if TYPE_CHECKING:
 _PAGE, _TABLE = "attention.html", "attention.tsv"
 _COLUMNS = "kind", "layer", "head", "query", "key", "weight", "query_word", "key_word"
 _DIGITS = 4  # of weights on the page and in the table
+_REACH = {
+    "window": "a piece reads those at most {} places away",
+    "block": "a piece reads its own block of {} and the neighbouring ones, in the decoder the one before",
+    "compressed": "several pieces are read as one",
+    "alternating": "in the encoder's layers 1, 3, ... a piece reads those at most {} places away; elsewhere "
+    "several pieces are read as one",
+}
 _RECURS = "one a stack, which recurs: layer n is its step n, and a head that is off is so at every step"
 # Name and explanation of each kind of attention, in the page's order.
 _KINDS = {
     "encoder": (
         "encoder self-attention",
-        "Each source piece reads all source pieces, the end mark included.",
+        "What each source piece reads of the source, the end mark included.",
     ),
     "decoder": (
         "decoder self-attention",
-        "Each piece that the decoder is given reads itself and those before it; the first is the start mark.",
+        "What each piece that the decoder is given reads of itself and those before it; the first is the "
+        "start mark.",
     ),
     "cross": (
         "encoder-decoder attention",
@@ -68,10 +76,11 @@ def attend(args: argparse.Namespace) -> None:
     """
     from transformer.inference.ablation import without_each_head
     from transformer.inference.attention_maps import alignment, attention_maps
-    from transformer.inference.model_directory import load_model
+    from transformer.inference.model_directory import check_kind, load_model
     from transformer.inference.sentence_pair import sentence_pair
 
     loaded = load_model(args.model, args.checkpoint)
+    check_kind(loaded.config.model, "encoder_decoder")
     layers = loaded.config.model.num_decoder_layers
     layer = layers if args.layer is None else args.layer
     if not 1 <= layer <= layers:
@@ -82,6 +91,8 @@ def attend(args: argparse.Namespace) -> None:
     maps = attention_maps(loaded, pair)
     pairs = " ".join(f"{source}-{word}" for source, word in alignment(maps["cross"], layer - 1))
     facts = {"source": args.source, "target": pair.text, f"alignment by layer {layer}": pairs}
+    if reach := _REACH.get(loaded.config.model.attention):
+        facts["self-attention"] = reach.format(loaded.config.model.attention_radius)
     if loaded.config.model.recurrence != "none":
         facts["layers"] = _RECURS
     off: Sequence[HeadOff] = ()

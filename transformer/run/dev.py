@@ -56,8 +56,8 @@ def token_scores(
 
     `nll` (nats per target token, without smoothing), `perplexity`, `accuracy` (percent of target
     tokens, or of masked pieces, or of labels, that were the likeliest). With adaptive recurrence
-    `encoder_steps` and `decoder_steps`: how often the layer ran at a source or target token, in the
-    mean. Which pieces are masked is the same each time.
+    `encoder_steps` and `decoder_steps`: after how many a source or target token halted, in the mean.
+    Which pieces are masked is the same each time.
 
     Args:
       step: `eval_step` of a model.

@@ -16,12 +16,12 @@ from transformer.config_mapping import to_dict
 from transformer.data.encoded import left_out
 from transformer.data.pipeline import row_lengths, side_lengths
 from transformer.io.devices import check_attention, check_lengths, check_sizes, make_mesh, row_shards
+from transformer.io.standard_error import say
 from transformer.io.workdir import Workdir
 from transformer.model.size import count_parameters, flops_per_token, memory_estimate
 from transformer.model.traffic import parameter_bytes
 from transformer.model.transformer import Transformer
 from transformer.run.prepare import PreparedData, prepare_data
-from transformer.run.train import say
 from transformer.steps.collectives import Collective, collectives, compile_step
 from transformer.steps.state import TrainState, init_state, state_shardings, trained_part
 from transformer.training.optimizer import make_optimizer

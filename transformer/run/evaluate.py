@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +12,9 @@ from transformer.errors import ConfigError, DataError
 from transformer.inference.model_directory import LoadedModel, load_model
 from transformer.inference.scorer import Scorer
 from transformer.inference.translator import Translator
-from transformer.io.metrics_file import MetricsFile
+from transformer.io.metrics_file import add_metrics
 from transformer.io.progress import Pace, Progress
+from transformer.io.standard_error import say
 from transformer.io.text import check_output, line_writer, read_lines
 from transformer.io.workdir import Workdir, write_json
 from transformer.metrics.bootstrap import BootstrapResult, paired_bootstrap
@@ -46,12 +46,10 @@ def evaluate_files(args: argparse.Namespace, options: dict[str, Any]) -> None:
     _check_outputs(args)
     _check_metric(args, args.tokenize or "13a")
     hypotheses = read_lines(args.hypothesis)
-    _check_baseline(args, {args.hypothesis: len(hypotheses)})
+    baseline = _baseline(args, {args.hypothesis: len(hypotheses)})
     references = [read_lines(path) for path in args.reference]
-    _save(
-        args,
-        {args.hypothesis: _report(args, args.hypothesis, hypotheses, references, args.tokenize or "13a")},
-    )
+    found = _report(args, args.hypothesis, hypotheses, references, args.tokenize or "13a", baseline)
+    _save(args, {args.hypothesis: found})
 
 
 def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
@@ -76,19 +74,16 @@ def evaluate_model(args: argparse.Namespace, options: dict[str, Any]) -> None:
             score_sets = _score_labels if loaded.tokenizer.labels else _score_texts
             results = score_sets(args, loaded, sets, options)
     record = _save(args, results)
-    if args.source is None and args.split == "test":
-        file = MetricsFile(Path(args.model), None)
-        file.record("test", loaded.step, record)
-        if file.error:
-            warning = (
-                f"warning: {file.path}: cannot be written ({file.error.strerror}); the scores are not in it"
-            )
-            Progress(None, time.monotonic).note(warning)
+    is_own = args.source is None and args.split == "test"
+    if is_own and (error := add_metrics(Path(args.model), "test", loaded.step, record)):
+        say(f"warning: {error.filename}: cannot be written ({error.strerror}); it lacks the scores")
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
     for path in (args.output, args.json):
         check_output(path, [args.source, args.hypothesis, args.baseline, *(args.reference or ())])
+    if args.output and args.json and Path(args.output).resolve() == Path(args.json).resolve():
+        raise ConfigError("--json: is the file of --output; name another one")
 
 
 def _save(args: argparse.Namespace, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -124,13 +119,13 @@ def _score_texts(
 ) -> dict[str, dict[str, Any]]:
     translator = Translator.of(loaded)
     _check_metric(args, args.tokenize or loaded.config.run.bleu_tokenize)
-    _check_baseline(args, {test.name: len(test.sources) for test in sets})
+    baseline = _baseline(args, {test.name: len(test.sources) for test in sets})
     results: dict[str, dict[str, Any]] = {}
     for i, test in enumerate(sets):
         hypotheses = _translate(translator, test, options)
         tokenize = args.tokenize or loaded.config.run.bleu_tokenize
         _write(args, sets, i, hypotheses)
-        results[test.name] = _report(args, test.name, hypotheses, test.references, tokenize)
+        results[test.name] = _report(args, test.name, hypotheses, test.references, tokenize, baseline)
         _show(test, hypotheses, args.show if i == 0 else 0)
     return results
 
@@ -156,7 +151,7 @@ def _score_lines(
             f"config.data.{args.split}_target: the run has no {args.split} set; name another split"
         )
     results: dict[str, dict[str, Any]] = {}
-    progress = Progress(None, time.monotonic)
+    progress = Progress()
     for i, corpus in enumerate(corpora):
         folder = cache / f"{args.split}-{i}"
         encoded = encode_corpus(corpus, loaded.tokenizer, loaded.config, folder, progress.note)
@@ -215,6 +210,7 @@ def _report(
     hypotheses: Sequence[str],
     references: Sequence[Sequence[str]],
     tokenize: str,
+    baseline: Sequence[str],
 ) -> dict[str, Any]:
     """Prints the scores of one set and returns them."""
     if args.metric == "rouge":
@@ -226,9 +222,7 @@ def _report(
     print(f"exact match: {found.exact_match:.1f} %", flush=True)
     result: dict[str, Any] = dataclasses.asdict(found)
     if args.baseline:
-        compared = paired_bootstrap(
-            hypotheses, read_lines(args.baseline), references, tokenize, lowercase=args.lowercase
-        )
+        compared = paired_bootstrap(hypotheses, baseline, references, tokenize, lowercase=args.lowercase)
         _print_comparison(compared, args.baseline)
         result["bootstrap"] = dataclasses.asdict(compared)
     return result
@@ -249,17 +243,19 @@ def _check_metric(args: argparse.Namespace, tokenize: str) -> None:
     rouge_scorer()
 
 
-def _check_baseline(args: argparse.Namespace, counts: Mapping[str, int]) -> None:
-    """Finds out before anything is translated that the baseline has other lines.
+def _baseline(args: argparse.Namespace, counts: Mapping[str, int]) -> list[str]:
+    """Returns the lines of the baseline, before anything is translated; none without one.
 
     Raises:
-      DataError: if it has, or cannot be read.
+      DataError: if it has other lines, or cannot be read.
     """
-    if args.baseline:
-        baseline = len(read_lines(args.baseline))
-        for name, count in counts.items():
-            if count != baseline:
-                raise DataError(f"{name} has {count:,} lines, {args.baseline} {baseline:,}")
+    if not args.baseline:
+        return []
+    baseline = read_lines(args.baseline)
+    for name, count in counts.items():
+        if count != len(baseline):
+            raise DataError(f"{name} has {count:,} lines, {args.baseline} {len(baseline):,}")
+    return baseline
 
 
 def _report_rouge(

@@ -21,6 +21,7 @@ from transformer.errors import (
     PeerLost,
     Preempted,
 )
+from transformer.io.standard_error import say
 
 # What starting again cannot mend, the most telling first.
 _LASTING = [kind.exit_code for kind in (ConfigError, DataError, CheckpointError, DivergedError)]
@@ -112,10 +113,10 @@ def supervise(command: Command, processes: int, max_restarts: int) -> int:
                 return code if code >= 0 else 128 - code
             fault = f"launch: process {index} of {processes} {_describe(code)}"
             if not left:
-                _say(f"{fault}; no restarts left")
+                say(f"{fault}; no restarts left")
                 return code if code >= 0 else 128 - code
             left -= 1
-            _say(f"{fault}; starting all again, {left} restarts left")
+            say(f"{fault}; starting all again, {left} restarts left")
 
 
 class _Arrived:
@@ -227,7 +228,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

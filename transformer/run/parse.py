@@ -2,13 +2,13 @@
 
 import argparse
 import functools
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformer.errors import ConfigError, DataError
-from transformer.io.progress import Pace, Progress
+from transformer.io.progress import Pace
+from transformer.io.standard_error import say
 from transformer.io.text import check_output, count_lines, line_writer, read_lines, stream_blocks
 from transformer.io.workdir import write_json
 from transformer.metrics.brackets import Brackets, score_trees
@@ -86,6 +86,8 @@ def _score(args: argparse.Namespace, options: dict[str, Any]) -> None:
     if args.input:
         raise ConfigError("--input: with --gold the sentences are those of the gold trees; leave one out")
     golds = _read_trees(args.gold, traces=args.hypothesis is not None)
+    if not golds:
+        raise DataError(f"{args.gold}: has no trees to score against")
     genres = _genres(args.ids, args.gold, len(golds)) if args.ids else []
     check_output(args.json, [args.gold, args.ids, args.hypothesis])
     if args.hypothesis and args.output:
@@ -175,7 +177,7 @@ def _report(args: argparse.Namespace, pairs: Sequence[tuple[Tree, Tree]], genres
     if found.errors:
         remedy = "" if args.gold_tags else ", or other punctuation, which --gold_tags mends"
         note = f"warning: {found.errors:,} trees count nowhere: they have other words than the gold ones"
-        Progress(None, time.monotonic).note(note + remedy)
+        say(note + remedy)
 
 
 def _percentages(found: Brackets) -> dict[str, float]:

@@ -24,7 +24,7 @@ def plot(model: str, source: str | None) -> list[Path]:
     """
     root = Path(model)
     loaded = load_model(model)
-    pictures = [root / "learning_curve.png"]
+    metrics, pictures = read_metrics(root), [root / "learning_curve.png"]
     c = loaded.config.model
     if (c.kind == "encoder_decoder" and not c.source_features) or source is not None:
         sentence = source if source is not None else _example(loaded, Workdir(root))
@@ -32,7 +32,7 @@ def plot(model: str, source: str | None) -> list[Path]:
         pictures.append(root / "attention.png")
         title = "Encoder-decoder attention, last layer"
         attention_heat_maps(cross.weights_LHTS, cross.keys, cross.queries, pictures[1], title)
-    learning_curve(read_metrics(root), pictures[0])
+    learning_curve(metrics, pictures[0])
     for picture in pictures:
         print(picture)
     return pictures

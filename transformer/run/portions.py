@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer.errors import ConfigError, DataError
-from transformer.io.text import is_stream, stream_blocks
+from transformer.io.text import check_output, is_stream, stream_blocks
 from transformer.io.workdir import write_json
 
 EVERY = 1 << 62  # lines: all of a stream, however many those are
@@ -69,10 +69,12 @@ def continue_output(source: str | None, output: str | None, numbered: bool, make
 
     Raises:
       ConfigError: if one of the files is a stream.
-      DataError: if the output was made of another input, by another model, or with other options.
+      DataError: if the output cannot be written, or was made of another input, by another model, or with
+        other options.
     """
     if source is None or output is None or is_stream(source):
         raise ConfigError("--resume: needs --input and --output, two files")
+    check_output(output, [source])
     with open(source, "rb") as file:
         wanted = {"input": hashlib.file_digest(file, "sha256").hexdigest(), **maker}
     record, path = Path(output + ".json"), Path(output)

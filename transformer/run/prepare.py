@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from transformer.data.pairs import Pair
 from transformer.data.tokenizer import Tokenizer, train_tokenizer
 from transformer.errors import ConfigError, DataError
 from transformer.inference.searching import trees_of
-from transformer.io.progress import Progress
+from transformer.io.standard_error import say
 from transformer.io.workdir import Workdir, write_json
 from transformer.run.initial import base_tokenizer
 
@@ -56,7 +55,7 @@ def prepare_data(
     Raises:
       ConfigError: if there is no dev set to be patient with.
       DataError: if a file is missing, damaged or changed since the run began, if the tokenizer is
-        damaged or of another size, or if no pair is left to train on.
+        damaged or of another size, or if no pair is left to train on, or of a dev set to score.
     """
     train = open_corpora(config.data, "train", workdir.data, config.is_masked)
     dev = open_corpora(config.data, "dev", workdir.data, config.is_masked)
@@ -87,6 +86,9 @@ def prepare_data(
         names = ", ".join(c.name for c in train)
         causes = "; ".join(left_out(c.counts) for c in encoded_train)
         raise DataError(f"{names}: no usable line to train on (left out: {causes})")
+    if dev and not any(map(len, encoded_dev)):
+        names, causes = ", ".join(c.name for c in dev), "; ".join(left_out(c.counts) for c in encoded_dev)
+        raise DataError(f"{names}: no usable line to score the model on (left out: {causes})")
     check(tokenizer)
     if is_new:  # an attempt that fails above leaves none to the next one
         tokenizer.save(workdir.tokenizer)
@@ -110,7 +112,7 @@ def decodable(corpus: Corpus) -> list[Pair]:
     kept = [pair for pair in pairs if pair is not None]
     if lost := len(pairs) - len(kept):
         note = f"{corpus.name}: {len(kept):,} of {len(pairs):,} pairs; left out: {lost:,} undecodable"
-        Progress(None, time.monotonic).note(note)
+        say(note)
     return kept
 
 
@@ -198,6 +200,8 @@ def _labels(config: Config, corpora: Sequence[Corpus], tokenizer: Tokenizer, not
     pairs = (pair for corpus in corpora for pair in corpus if pair is not None)
     found = sorted({name for _, text in pairs for name in names_of(text, labels) if name})
     files = ", ".join(corpus.name for corpus in corpora)
+    if odd := next((name for name in found if "\t" in name), None):
+        raise DataError(f"{files}: the label {odd!r} has a tab, which separates labels in outputs; change it")
     if len(found) < 2:
         raise DataError(f"{files}: the labels are {found}; there is nothing to tell apart")
     if len(found) == tokenizer.source_vocab:

@@ -3,13 +3,13 @@
 import contextlib
 import os
 import signal
-import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from transformer.errors import Interrupted, Preempted, UserError
+from transformer.io.standard_error import say
 
 _GRACE = 3.0  # seconds that Python code gets to react where a stop takes effect at once
 
@@ -96,7 +96,7 @@ class StopRequest:
                 error = self.error("between steps")
                 if self._leave is not None:
                     self._leave(error)
-                print(f"transformer: error: {error}", file=sys.stderr, flush=True)
+                say(f"transformer: error: {error}")
                 os._exit(error.exit_code)
         os.close(self._read)
 

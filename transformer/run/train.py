@@ -9,7 +9,6 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,15 +26,11 @@ from transformer.io.devices import check_attention, check_lengths, check_sizes, 
 from transformer.io.goodput import Goodput
 from transformer.io.lock import locked
 from transformer.io.processes import Processes
+from transformer.io.standard_error import say
 from transformer.io.workdir import Workdir
 from transformer.run.loop import Run
 from transformer.run.prepare import PreparedData, prepare_data
 from transformer.run.signals import StopRequest
-
-
-def say(message: str) -> None:
-    """Writes a line to standard error."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def say_nothing(message: str) -> None:

@@ -1,7 +1,6 @@
 """Text through a model: translate and score files or streams."""
 
 import dataclasses
-import time
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ from transformer.inference.scorer import Likelihood, Scorer
 from transformer.inference.translator import Translator
 from transformer.io.digests import digest_arrays
 from transformer.io.progress import Pace, Progress
+from transformer.io.standard_error import say
 from transformer.io.text import line_writer, read_lines
 from transformer.paths import by_path
 from transformer.run.portions import EVERY, blocks_of, continue_output, shard_lines
@@ -57,14 +57,15 @@ def translate(
         maker = {"model": digest, "search": search, "shard": shard, "n_best": n_best}
         maker |= digest_beside(source, loaded)
         done = continue_output(source, output, n_best is not None, maker)
-        Progress(None, time.monotonic).note(f"{output}: {done:,} lines are done already")
+        say(f"{output}: {done:,} lines are done already")
     done += lines.start
     unit = "samples" if loaded.config.model.source_features else "lines"
     pace = Pace("translated", None if lines.stop == EVERY else lines.stop - done, unit)
-    translator.settings(n_best or 1, options)  # what cannot be is said before a file is emptied
+    count = 1 if n_best is None else n_best
+    translator.settings(count, options)  # what cannot be is said before a file is emptied
     with line_writer(output, append=resume, reading=[source]) as write:
         for block in blocks_of(source, range(done, lines.stop), _BLOCK, read):
-            found = translator.translate_n_best(block, n_best or 1, first_line=done, **options)
+            found = translator.translate_n_best(block, count, first_line=done, **options)
             if n_best is None:
                 write([best[0].text for best in found])
             else:

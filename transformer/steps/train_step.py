@@ -197,7 +197,7 @@ def train_step(
 def eval_step(params: Any, batch: Batch, model: Transformer, config: Config) -> Metrics:
     """Returns sums over real tokens: `nll`, `correct`, `source_tokens`, `target_tokens`.
 
-    With adaptive recurrence also `encoder_steps` and `decoder_steps`, how often the layers ran.
+    With adaptive recurrence also `encoder_steps` and `decoder_steps`, the steps until positions halted.
     """
     y_BTD, table_RVD, bias_V, sown = _forward(model, params, batch)
     log_prob_BT, correct_BT = token_log_probs(y_BTD, table_RVD, batch.tgt_BT, config.optim.loss_chunk, bias_V)

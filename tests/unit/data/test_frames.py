@@ -109,7 +109,7 @@ def spoil(folder, how: str) -> None:
         ),
         ("lengths float", r"a\.lengths\.npy: is an array \[8\] of dtype <f8; expected integers \[samples\]"),
         ("lengths negative", "sample 1 has -1 frames; lengths are 0 or more"),
-        ("lengths short", r"its samples have 28 frames in all, .*a\.npy has 31; save the two together"),
+        ("lengths short", r"its samples have 28 frames, .*a\.npy has 31; save the two together"),
         ("cut", "has 496 bytes, its shape needs 500; get or save it anew"),
         ("text", r"a\.npy: is no array of NumPy's format 1\.0; save float32 .* with numpy\.save"),
         ("code", r"a\.npy: has a header that is not understood"),

@@ -164,6 +164,9 @@ def test_what_would_be_split_or_is_no_text_is_refused(loaded):
     for sides in (("caf\udce9", "bee"), ("ant", "caf\udce9")):
         with pytest.raises(ConfigError, match="is not UTF-8"):
             sentence_pair(loaded, *sides)
+    for name, sides in (("source", ("ant\tbee", "bee")), ("target", ("ant", "bee\nant"))):
+        with pytest.raises(ConfigError, match=f"{name}: has a line break or a tab; give one line"):
+            sentence_pair(loaded, *sides)
 
 
 def test_a_word_is_read_as_all_its_pieces_and_reads_as_their_mean():
@@ -171,6 +174,15 @@ def test_a_word_is_read_as_all_its_pieces_and_reads_as_their_mean():
     found = by_words(AttentionMap(weights_TS[None, None], ["▁a", "b", "</s>"], ["▁c", "d", "</s>"], END, END))
     assert (found.queries, found.keys) == (["ab", "</s>"], ["cd", "</s>"])
     np.testing.assert_allclose(found.weights_LHTS[0, 0], [[0.45, 0.55], [1.0, 0.0]], atol=1e-6)
+
+
+def test_words_are_those_of_the_text_where_pieces_do_not_spell_them():
+    weights_TS = np.full((3, 3), 1 / 3, np.float32)
+    sides = ["▁a", "<unk>", "</s>"], ["▁<unk>", "▁d", "</s>"]
+    cross = AttentionMap(weights_TS[None, None], *sides, END, END, "a\u05d0", "X d")
+    found = by_words(cross)
+    assert (found.queries, found.keys) == (["a\u05d0", "</s>"], ["X", "d", "</s>"])
+    assert by_words(cross._replace(key_text="X")).keys == ["<unk>", "d", "</s>"]
 
 
 def test_alignment_takes_the_word_read_most_and_no_marks():

@@ -11,7 +11,7 @@ import pytest
 
 from transformer.errors import DataError
 from transformer.io import patient_file
-from transformer.io.metrics_file import MetricsFile, read_metrics
+from transformer.io.metrics_file import MetricsFile, add_metrics, read_metrics
 from transformer.io.patient_file import RETRY_EVERY
 
 
@@ -111,14 +111,29 @@ def test_what_is_recorded_beside_a_run_takes_nothing_out(tmp_path):
     file = MetricsFile(tmp_path, 0)
     file.record("train", 20, {})
     file.record("test", 20, {"bleu": 1})
-    beside = MetricsFile(tmp_path, None)
-    beside.record("test", 10, {"bleu": 2})
-    assert beside.removed == {}
-    assert [(line["split"], line["step"]) for line in read_metrics(tmp_path)] == [
-        ("train", 20),
-        ("test", 20),
-        ("test", 10),
-    ]
+    inode = file.path.stat().st_ino
+    for bleu in (2, 3):
+        assert add_metrics(tmp_path, "test", 10, {"bleu": bleu}) is None
+        file.record("train", 20 + bleu, {})
+    assert file.path.stat().st_ino == inode  # so that no line of the run's can have been lost
+    read = [("train", 20), ("test", 20), ("train", 22), ("test", 10), ("train", 23)]
+    assert [(line["split"], line["step"]) for line in read_metrics(tmp_path)] == read
+    assert [line["bleu"] for line in read_metrics(tmp_path) if line["split"] == "test"] == [1, 3]
+    MetricsFile(tmp_path, 23)
+    assert len(file.path.read_text().splitlines()) == len(read)
+
+
+def test_what_is_recorded_behind_a_torn_line_is_a_line(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"split": "train", "st')
+    assert add_metrics(tmp_path, "test", 10, {"bleu": 2}) is None
+    assert MetricsFile(tmp_path, 10).removed == {"damaged": 1}
+    assert read_metrics(tmp_path) == [{"split": "test", "step": 10, "bleu": 2}]
+
+
+def test_what_cannot_be_recorded_is_told(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "nowhere" / "x")
+    error = add_metrics(tmp_path, "test", 10, {})
+    assert error is not None and error.filename == str(tmp_path / "metrics.jsonl")
 
 
 def test_the_same_split_and_step_again_replaces_the_line(tmp_path):

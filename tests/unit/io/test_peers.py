@@ -240,7 +240,6 @@ def test_one_process_alone_starts_nothing_and_agrees_with_itself():
     with start(None, None, None) as processes:
         processes.agree({"a": "b"})
         processes.barrier("c")
-        assert processes.from_process_0("d", "text") == "text"
         assert processes.first
     assert threading.active_count() == before
 

@@ -1,4 +1,8 @@
-"""Brackets counted as EVALB counts: by hand, and beside EVALB and PYEVALB where they are installed."""
+"""Brackets counted as EVALB counts: by hand, by what it has counted once, and beside it and PYEVALB.
+
+evalb.tsv holds random trees, damaged ones and EVALB's six numbers of each pair, in the order of `Row`. They
+are counted anew where EVALB (https://nlp.cs.nyu.edu/evalb/) is on the path.
+"""
 
 import contextlib
 import io
@@ -6,9 +10,12 @@ import random
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from unit.parsing.treebank import LABELS, TAGS, gum_trees, random_tree
+from unit.parsing.treebank import LABELS, ODD_TAGS, TAGS, gum_trees, random_tree
 
 from transformer.metrics.brackets import Brackets, score_trees
 from transformer.parsing.linear import ROOTS, linearise, restore
@@ -123,14 +130,14 @@ def test_of_nothing_comes_nothing():
     assert nothing.tagging_accuracy == 0
 
 
-def perturbed(tree: Tree, draw: random.Random) -> Tree:
+def perturbed(tree: Tree, draw: random.Random, tags: Sequence[str] = TAGS) -> Tree:
     """Returns the tree with brackets lost, added, renamed and moved, and now and then another tag."""
     symbols = linearise(tree, keep_tags=True)
     for _ in range(draw.randint(0, 4)):
         place = draw.randrange(len(symbols))
         if symbols[place][0] not in "()":
             if draw.random() < 0.2:
-                symbols[place] = draw.choice(TAGS)
+                symbols[place] = draw.choice(tags)
         elif draw.random() < 0.5:
             del symbols[place]
         else:
@@ -141,11 +148,21 @@ def perturbed(tree: Tree, draw: random.Random) -> Tree:
 
 
 def pairs_of(draw: random.Random) -> list[tuple[Tree, Tree]]:
-    golds = [random_tree(draw, draw.randint(1, 9)) for _ in range(400)]
-    return [(gold, perturbed(gold, draw)) for gold in golds]
+    golds = [random_tree(draw, draw.randint(1, 9), ODD_TAGS) for _ in range(400)]
+    return [(gold, perturbed(gold, draw, ODD_TAGS)) for gold in golds]
 
 
-def check_against_evalb(pairs: list[tuple[Tree, Tree]], folder) -> None:
+class Row(NamedTuple):
+    status: int  # 1: an error, 2: skipped, both without numbers that mean anything
+    matched: int
+    gold: int
+    predicted: int
+    words: int
+    tagged: int
+
+
+def evalb(pairs: list[tuple[Tree, Tree]], folder: Path) -> tuple[list[Row], str]:
+    """Returns what EVALB counts of each pair, and its output; skips the test without it."""
     program = shutil.which("evalb")
     if program is None:
         pytest.skip("EVALB (https://nlp.cs.nyu.edu/evalb/) is not on the path")
@@ -160,11 +177,41 @@ def check_against_evalb(pairs: list[tuple[Tree, Tree]], folder) -> None:
         r"^ *\d+ +\d+ +([012]) +[\d.]+ +[\d.]+ +(\d+) +(\d+) +(\d+) +\d+ +(\d+) +(\d+) ", output, re.M
     )
     assert len(each) == len(pairs)
-    for pair, row in zip(pairs, each, strict=True):
-        status, *theirs = map(int, row)
+    return [Row(*map(int, row)) for row in each], output
+
+
+def check(pairs: list[tuple[Tree, Tree]], rows: list[Row]) -> None:
+    for pair, row in zip(pairs, rows, strict=True):
         ours = score_trees([pair])
-        assert (ours.errors, ours.skipped) == (status == 1, status == 2)
-        assert status or theirs == [ours.matched, ours.gold, ours.predicted, ours.words, ours.tagged], pair
+        assert (ours.errors, ours.skipped) == (row.status == 1, row.status == 2), pair
+        assert row.status or row[1:] == (ours.matched, ours.gold, ours.predicted, ours.words, ours.tagged), (
+            pair
+        )
+
+
+def counted() -> tuple[list[tuple[Tree, Tree]], list[Row]]:
+    """Returns the pairs of evalb.tsv, and what EVALB counted of each."""
+    lines = (Path(__file__).parent / "evalb.tsv").read_text().splitlines()
+    cells = [line.split("\t") for line in lines]
+    pairs = [(read_tree(gold, "gold"), read_tree(predicted, "predicted")) for gold, predicted, *_ in cells]
+    return pairs, [Row(*map(int, row)) for _, _, *row in cells]
+
+
+def test_as_evalb_has_counted():
+    pairs, rows = counted()
+    assert {row.status for row in rows} == {0, 1, 2} and len(rows) == 150
+    check(pairs, rows)
+
+
+def test_evalb_still_counts_so(tmp_path):
+    pairs, rows = counted()
+    anew, _ = evalb(pairs, tmp_path)
+    assert anew == rows
+
+
+def check_against_evalb(pairs: list[tuple[Tree, Tree]], folder: Path) -> None:
+    rows, output = evalb(pairs, folder)
+    check(pairs, rows)
     ours = score_trees(pairs)
     assert (
         ours.errors and ours.complete < ours.sentences - ours.errors - ours.skipped

@@ -20,6 +20,7 @@ from transformer.model.transformer import Transformer, empty_cache, unrolled, un
 from transformer.steps.state import init_state
 from transformer.steps.train_step import eval_step, train_step
 from transformer.training.optimizer import make_optimizer
+from transformer.validation import USES
 
 VOCAB, LABELS, LONGEST = 29, 7, 16
 NO_TEXT = {"run.eval_lines": 0, "run.best_metric": "nll"}
@@ -99,6 +100,9 @@ def drawn(seed: int) -> Config:
         # Of two settings that refuse each other both should be seen.
         plain = draw.sample(sorted(CHOICES), k=draw.randrange(len(CHOICES)))
         chosen = {key: value for key, value in chosen.items() if key not in plain}
+        for key, (choice, uses) in USES.items():
+            if chosen.get(choice, CHOICES[choice][0]) not in uses:  # the first is what it is untouched
+                chosen.pop(key, None)
         sections: dict[str, dict[str, Any]] = {}
         for key, value in {**SIZES, **chosen, **kind}.items():
             section, _, name = key.partition(".")

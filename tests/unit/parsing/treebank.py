@@ -2,6 +2,7 @@
 
 import gzip
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from transformer.parsing.trees import Leaf, Node, Tree, read_tree
 GUM = Path(__file__).parents[4] / "shared/data/gum-const"
 LABELS = ("S", "NP", "VP", "PP", "ADVP", "PRT", "SBAR", "NP-SBJ", "PP=2")
 TAGS = ("DT", "NN", "VBZ", "RB", "-LRB-", ".", ",", ":", "``", "''", "-NONE-")
+ODD_TAGS = (*TAGS, "ADVP", "PRT", "TOP")  # of rules that no treebank needs
 
 
-def random_tree(draw: random.Random, words: int) -> Tree:
+def random_tree(draw: random.Random, words: int, tags: Sequence[str] = TAGS) -> Tree:
     """Returns a tree of this many words, unary chains and twice the same label in them included."""
-    leaves = tuple(Leaf(draw.choice(TAGS), draw.choice("abcdefgh")) for _ in range(words))
+    leaves = tuple(Leaf(draw.choice(tags), draw.choice("abcdefgh")) for _ in range(words))
     nodes = [Node("ROOT", 0, words)]
 
     def divide(start: int, end: int) -> None:

@@ -36,7 +36,7 @@ EXPECTED = {
     "T5's": {"never_divides", "not_added", "pre"},
     "BART's": {"post", "ends"},
     "recurrent": {"pre", "recurs"},
-    "near": {"near", "not_added", "other_keys", "post"},
+    "near": {"near", "reach", "not_added", "other_keys", "post"},
     "turned": {"shared_keys", "not_added", "post"},
     "without positions and with one head": {"one_head", "not_added", "no_positions", "post"},
 }
@@ -68,6 +68,30 @@ def test_padding_has_no_weight_in_compressed_keys_and_chunks_hide_nothing():
 def test_what_a_model_lacks_is_said():
     expected = {"shared_keys", "additive", "kind", "pre", "rms", "smooth"}
     assert remarks("modern", QUICK) == expected
+
+
+def values(subject, number):
+    return {row.key: row.value for row in EXPERIMENTS[number](subject)}
+
+
+def test_scores_with_a_matrix_between_are_looked_at_with_it():
+    subject = make_subject(make_model(attention_score="general"))
+    attention = subject.params["encoder"]["layer_0"]["self_attention"]
+    counts = []
+    for h in range(2):
+        q_DK, k_DK = (np.asarray(attention[side]["kernel"][:, h]) for side in ("query", "key"))
+        squares = np.linalg.svd(q_DK @ attention["score"][h] @ k_DK.T, compute_uv=False) ** 2
+        counts.append(1 + int((squares.cumsum() / squares.sum() < 0.9).sum()))
+    assert values(subject, 6)["directions"] == np.mean(counts)
+
+
+def test_additive_scores_are_looked_at_as_they_are():
+    subject = make_subject(make_model(attention_score="additive"))
+    found = values(subject, 3)
+    v_HK = np.asarray(subject.params["encoder"]["layer_0"]["self_attention"]["score"])[..., 0]
+    assert found["bound_own"] == pytest.approx(np.abs(v_HK).sum(axis=1).mean())
+    assert 0 < found["spread_own"] <= found["bound_own"]
+    assert "spread_dot" not in found and "directions" not in values(subject, 6)
 
 
 @pytest.mark.slow

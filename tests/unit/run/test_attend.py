@@ -84,6 +84,11 @@ def test_a_click_on_a_head_and_a_tooltip(maps, tmp_path):
       word.dispatchEvent(new MouseEvent("mousemove", {clientX: 5, clientY: 5}));
       answers.push(document.getElementById("tooltip").textContent);
       answers.push(document.querySelectorAll("svg line.on").length);
+      const line = document.querySelector('svg line[data-query="0"]');
+      line.dispatchEvent(new MouseEvent("mousemove", {clientX: 5, clientY: 5}));
+      answers.push(document.getElementById("tooltip").textContent, +line.dataset.key);
+      answers.push([...document.querySelectorAll("svg line")].map(
+        l => [+l.dataset.query, +l.dataset.key, +l.getAttribute("stroke-width")]));
       button("words").click();
       answers.push(document.querySelectorAll("svg line").length);"""
     found = answers(attend.page({}, maps), script, tmp_path)
@@ -96,7 +101,11 @@ def test_a_click_on_a_head_and_a_tooltip(maps, tmp_path):
         f"{weights[1, 2, 0, best]:.3f}  {SOURCE[best]}",
     ]
     assert found[3] == (weights[1, 2, 0] >= 0.02).sum()
-    assert found[4] == 2 * 2
+    assert f"{weights[1, 2, 0, found[5]]:.3f}" in found[4]  # what is said of a line
+    widths = {(query, key): width for query, key, width in found[6]}
+    thin, thick = sorted(widths, key=widths.__getitem__)[:: len(widths) - 1]
+    assert weights[1, 2][thin] < weights[1, 2][thick] and widths[thin] < widths[thick]
+    assert found[7] == 2 * 2
 
 
 def test_the_verb_writes_its_files_and_prints_the_alignment(maps, tmp_path, capsys, monkeypatch):
@@ -104,7 +113,7 @@ def test_the_verb_writes_its_files_and_prints_the_alignment(maps, tmp_path, caps
     loaded = types.SimpleNamespace(config=config)
     monkeypatch.setattr("transformer.inference.model_directory.load_model", lambda *_: loaded)
     monkeypatch.setattr("transformer.inference.attention_maps.attention_maps", lambda *_: maps)
-    pair = SentencePair([], [], False, "es")
+    pair = SentencePair([], [], False, "es", "it")
     monkeypatch.setattr("transformer.inference.sentence_pair.sentence_pair", lambda *_: pair)
     args = types.SimpleNamespace(
         model="m", checkpoint="best", source="it", target="es", output=str(tmp_path), layer=None, ablate=False

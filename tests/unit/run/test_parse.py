@@ -1,6 +1,5 @@
 """The verb `parse`: trees for sentences, scores for trees; what goes where, and what is refused."""
 
-import io
 import json
 import sys
 import types
@@ -100,9 +99,11 @@ def test_a_tree_a_line_in_order_and_nothing_else(translator, parse, tmp_path):
     assert translator.options == {"first_line": 0, "beam_size": 21}
 
 
-def test_from_standard_input_to_standard_output(translator, parse, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"it works .\r\na , b\n")))
-    code, out, err = parse("--model", "m")
+def test_from_standard_input_to_standard_output(translator, parse, tmp_path, monkeypatch):
+    (tmp_path / "lines").write_bytes(b"it works .\r\na , b\n")
+    with (tmp_path / "lines").open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        code, out, err = parse("--model", "m")
     assert (code, out) == (
         0,
         "(ROOT (S (NP (XX it)) (VP (XX works)) (. .)))\n(ROOT (NP (XX a) (XX ,) (XX b)))\n",
