@@ -1,6 +1,6 @@
 """Trains one step on meshes of eight simulated devices and on one device; prints what came out as JSON.
 
-eight_devices.py paper|others|local|shaw|frames MESH...
+eight_devices.py FORM MESH...
 
 Run by test_mesh.py in a process of its own: the number of devices is fixed when JAX starts.
 """
@@ -62,7 +62,23 @@ OTHERS = dataclasses.replace(
 # Cut into blocks.
 LOCAL = dataclasses.replace(PAPER, attention="window", attention_radius=2, global_tokens=1, positions="alibi")
 SHAW = dataclasses.replace(PAPER, positions="shaw", relative_max_distance=3)
-FRAMES = dataclasses.replace(PAPER, source_features=5)
+FORMS = {
+    "paper": PAPER,
+    "others": OTHERS,
+    "local": LOCAL,
+    "shaw": SHAW,
+    "frames": dataclasses.replace(PAPER, source_features=5),
+    "additive": dataclasses.replace(PAPER, attention_score="additive", positions="none", num_kv_heads=2),
+    "block": dataclasses.replace(
+        PAPER, attention="block", attention_radius=3, positions="rotary", head_size=4
+    ),
+    "compressed": dataclasses.replace(PAPER, attention="compressed", compression=2, positions="learned"),
+    "adaptive": dataclasses.replace(PAPER, recurrence="adaptive", num_encoder_layers=3, num_decoder_layers=3),
+    "alone": dataclasses.replace(
+        PAPER, kind="decoder_only", prefix="bidirectional", num_encoder_layers=0, positions="learned"
+    ),
+    "multi-query": dataclasses.replace(PAPER, num_kv_heads=1, positions="sinusoidal_halves"),
+}
 
 
 def batch(features: int = 0) -> Batch:
@@ -197,6 +213,4 @@ def main(form: ModelConfig, meshes: list[tuple[int, int, int]]) -> None:
 
 if __name__ == "__main__":
     sizes = [tuple(int(n) for n in arg.split("x")) for arg in sys.argv[2:]]
-    main(
-        {"paper": PAPER, "others": OTHERS, "local": LOCAL, "shaw": SHAW, "frames": FRAMES}[sys.argv[1]], sizes
-    )
+    main(FORMS[sys.argv[1]], sizes)

@@ -149,6 +149,29 @@ def test_blocks_and_distances_stay_on_their_devices(model: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "mesh"),
+    [
+        ("additive", "2x2x2"),
+        ("block", "2x2x2"),
+        ("compressed", "2x2x2"),
+        ("adaptive", "2x2x2"),
+        ("alone", "2x2x2"),
+        ("multi-query", "4x2x1"),
+    ],
+)
+def test_other_mechanisms_compute_the_same(model: str, mesh: str) -> None:
+    """Loss and gradients with dropout, sums of dev, and what is sent."""
+    done = train_on(mesh, model=model)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)[mesh]
+    assert result["params"] == 0 and result["eval"] < 1e-5
+    assert result["parts_1"]["metrics"] < 1e-5
+    assert result["parts_1"]["gradients"] < 1e-5
+    assert result["parts_1"]["sent"] == pytest.approx(result["formula"], rel=0.01)
+
+
+@pytest.mark.slow
 def test_frames_are_divided_as_rows_are() -> None:
     """Loss, gradients and what is sent; the map of the frames lies divided over `fsdp`."""
     done = train_on("2x2x2", model="frames")

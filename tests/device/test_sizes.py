@@ -80,6 +80,14 @@ def test_sizes_that_divide() -> None:
             (40, 41),
             ["num_heads: 1 .* is: 2", "d_ff: 33 .* is: 32", "target .* 41"],
         ),
+        # What is advised may be what other sizes allow.
+        ({"num_heads": 6, "num_kv_heads": 3, "d_model": 48}, (40, 40), ["num_kv_heads: 3 .* is: 2"]),
+        ({"num_heads": 5, "d_model": 20}, (40, 40), ["num_heads: 5 .* is: 4"]),
+        (
+            {"num_heads": 3, "num_kv_heads": 3, "head_size": 4},
+            (40, 40),
+            ["num_heads: 3", "kv_heads: 3 .*no size"],
+        ),
     ],
 )
 def test_sizes_that_do_not(model: dict[str, int], pieces: tuple[int, int], expected: list[str]) -> None:

@@ -81,11 +81,15 @@ def test_choosing_a_step(tmp_path):
 
     assert [choose("scored", w) for w in ("best", "last", "2", "8")] == [4, 8, 2, 8]
     assert [choose("plain", w) for w in ("best", "last", "3")] == [5, 5, 3]
-    for wrong in ("7", "-2", "first", ""):
+    for wrong in ("7", "-2", "first", "", "²"):
         with pytest.raises(
             CheckpointError, match=rf"no checkpoint '{wrong}'; choose best, last or one of 3, 5$"
         ):
             choose("plain", wrong)
+    save(tmp_path / "diverged", config.run, {3: {"chrf": float("nan")}})
+    with pytest.raises(CheckpointError, match="'chrf' is no number in any checkpoint; name a step, or take"):
+        choose("diverged", "best")
+    assert choose("diverged", "last") == 3
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="no complete checkpoint yet; train it first"):
         choose("empty", "last")

@@ -323,6 +323,7 @@ def test_text_that_cannot_be_read(command, run, tmp_path):
         (("--baseline", tmp_path / "two"), "short has 1 lines, "),
         (("--json", tmp_path / "nowhere" / "json"), "there is no folder "),
         (("--json", tmp_path), "is a folder; give the name of a file"),
+        (("--json", out), "--json: is the file of --output"),
     ):
         code, err = command("evaluate", "--model", run, *pair, *options)
         assert code in (2, 3) and message in one_line(err)  # nothing was translated before

@@ -128,6 +128,8 @@ FRAMES = ("data.kind=frames", "model.source_features=8")
         (["data.train_source=a,b", "data.train_weights=0,0"], "not all of them 0"),
         (["data.train_source=a,b", "data.train_weights=1,-1"], "must not be negative"),
         (["data.seed=-1"], "must not be negative, got -1"),
+        (["run.init_seed=4294967296"], "init_seed: must be below 4,294,967,296, got 4294967296"),
+        (["tokenizer.max_training_lines=0"], "max_training_lines: must be above 0, got 0"),
         (["init.include=encoder"], "init.include: is of a base, and there is none; set config.init.model"),
         (["optim.weight_decay=0.1"], "is of optim.name 'adamw' or 'lion', got 0.1 with 'adam'; leave"),
         (

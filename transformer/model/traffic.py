@@ -41,7 +41,9 @@ def traffic(
     c = model.config
     data, fsdp, tensor = (mesh_shape[axis] for axis in ("data", "fsdp", "tensor"))
     item = jnp.dtype(c.dtype).itemsize
-    kernels, tables, small = parameter_bytes(model, mesh_shape)
+    kernels, tables, _ = parameter_bytes(model, mesh_shape)
+    # Of a layer that recurs XLA sums the gradient of each step over devices, and then those of the steps.
+    gradients, _, small = parameter_bytes(model, mesh_shape, each_step=True)
     tokens = rows / (data * fsdp) * row_length
     activations = tokens * c.d_model * item
     output = model.target_vocab * c.d_model / tensor
@@ -49,9 +51,9 @@ def traffic(
     decoder = 4 * sides if c.kind == "decoder_only" else 7
     sums = sum(depth * {"encoder": 4, "decoder": decoder}[stack] for stack, depth in c.stacks.items())
     sent = {
-        "data": all_reduce(data) * (kernels + tables) / fsdp,
+        "data": all_reduce(data) * (gradients + tables) / fsdp,
         # Kernels and the output table are gathered, their gradients scattered (the table's in float32).
-        "fsdp": one_way(fsdp) * (2 * kernels + output * (item + FLOAT32)),
+        "fsdp": one_way(fsdp) * (kernels + gradients + output * (item + FLOAT32)),
         "tensor": all_reduce(tensor) * (activations * sums + activations + 16 * tokens),
     }
     # Source and target rows: ids gathered, rows exchanged forward and back, summed over pieces.
@@ -68,16 +70,21 @@ def traffic(
     return sent
 
 
-def parameter_bytes(model: Transformer, mesh_shape: Mapping[str, int]) -> tuple[float, float, float]:
+def parameter_bytes(
+    model: Transformer, mesh_shape: Mapping[str, int], each_step: bool = False
+) -> tuple[float, float, float]:
     """Returns the bytes of (kernels as computed with, tables, all else), divided over `tensor` alone.
 
-    So much a device holds of kernels that are gathered over `fsdp`.
+    So much a device holds of kernels that are gathered over `fsdp`. With `each_step` what recurs is counted
+    at each of its steps.
     """
     kernels = tables = small = 0.0
+    times = model.config.stacks if each_step and model.config.recurrence != "none" else {}
     for path, x in jax.tree_util.tree_leaves_with_path(parameter_shapes(model)):
         name = "/".join(key.key for key in path)
         letters = param_letters(name, x.ndim)
         size = x.size / math.prod(mesh_shape[axis] for axis in product_axes(letters))
+        size *= times.get(path[0].key, 1)
         if name.endswith("kernel"):
             kernels += size * jnp.dtype(model.config.dtype).itemsize
         elif "D" in letters:

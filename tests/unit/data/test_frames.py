@@ -67,6 +67,7 @@ def spoil(folder, how: str) -> None:
         "lengths float": np.array(LENGTHS, float),
         "lengths negative": np.array([-1, *LENGTHS[1:]]),
         "lengths short": np.array(LENGTHS[:-1]),
+        "lengths around": np.array([*[1 << 62] * 4, 31]),  # their sum is 31 again in 64 bits
     }
     arrays = {
         "double": whole.astype(float),
@@ -109,6 +110,7 @@ def spoil(folder, how: str) -> None:
         ),
         ("lengths float", r"a\.lengths\.npy: is an array \[8\] of dtype <f8; expected integers \[samples\]"),
         ("lengths negative", "sample 1 has -1 frames; lengths are 0 or more"),
+        ("lengths around", "its samples have 18,446,744,073,709,551,647 frames, .*has 31; save the two"),
         ("lengths short", r"its samples have 28 frames, .*a\.npy has 31; save the two together"),
         ("cut", "has 496 bytes, its shape needs 500; get or save it anew"),
         ("text", r"a\.npy: is no array of NumPy's format 1\.0; save float32 .* with numpy\.save"),
@@ -138,6 +140,9 @@ def test_what_is_no_file_of_frames(tmp_path, how, message):
         (np.zeros(3), r"is an array \[3\], expected"),
         (np.array([[0, 0, 0], [0, np.nan, 0]]), "frame 2 has a number that is not finite"),
         (np.array([[0, np.inf, 0]]), "frame 1 has a number that is not finite"),
+        (np.array([[0, 1e300, 0]]), "frame 1 has a number that is not finite"),
+        ([[1.0, 2.0, 3.0], [3.0]], "here: is no array of numbers: "),
+        ({"a": 1}, "here: is no array of numbers: "),
     ],
 )
 def test_what_is_no_source(source, message):

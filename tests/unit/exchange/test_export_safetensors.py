@@ -75,6 +75,20 @@ def test_it_is_the_same_model_with_a_card_of_what_was_recorded(tmp_path, capsys)
     assert cli.main(["translate", "--model", str(tmp_path / "small"), "--checkpoint", "9"]) == 4
 
 
+@pytest.mark.parametrize(
+    ("scores", "line"),
+    [
+        ({"nll": 3.0, "perplexity": 20.086}, "| test | perplexity | 20.09 | |"),
+        ({"rouge1": 15.1, "signature": "r|1"}, r"| test | ROUGE-1 | 15.10 | `r\|1` |"),
+    ],
+)
+def test_scores_of_other_tasks_are_in_the_card(tmp_path, scores, line):
+    own_models.write(tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps({"split": "test", "step": 7, **scores}) + "\n")
+    assert export(tmp_path) == 0
+    assert line in (tmp_path / "small" / "README.md").read_text()
+
+
 def test_what_was_not_recorded_is_not_in_the_card(tmp_path):
     own_models.write(tmp_path / "run")
     assert export(tmp_path) == 0

@@ -100,6 +100,8 @@ def test_a_word_longer_than_learned_positions_is_refused():
     made = loaded("word", model_type="char", vocab_size=17, positions="learned")
     with pytest.raises(DataError, match=r"source line 8: has 8 tokens, the model learned positions for 5"):
         Classifier.of(made).n_best(["ant", "antant"], 1, first_line=6)
+    with pytest.raises(DataError, match="source line 2050: has 8 tokens"):
+        score_labels(made, "set", [*[""] * 2049, "antant"], [*[""] * 2049, "air"])
 
 
 def test_words_begin_with_a_space_where_byte_pairs_need_one():

@@ -115,3 +115,11 @@ def test_standard_streams_have_no_portions(source):
         shard_lines(None, "1/2")
     with pytest.raises(ConfigError, match="--resume: needs --input and --output"):
         translate("", "last", str(source), None, None, {}, resume=True)
+
+
+def test_an_output_in_no_folder_and_no_outputs_at_all_are_refused(source, tmp_path):
+    with pytest.raises(DataError, match=r"there is no folder .*; make it first"):
+        run(source, tmp_path / "new" / "output", resume=True)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ConfigError, match="n_best"):
+        run(source, tmp_path / "output", n_best=0)

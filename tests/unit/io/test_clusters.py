@@ -11,6 +11,7 @@ from jax._src.clusters import K8sCluster, cloud_tpu_cluster
 
 from transformer.errors import ConfigError
 from transformer.io.clusters import Place, find_place, own_gpu
+from transformer.io.processes import start
 
 SLURM = {  # of `srun -N 2 -n 4`, the last task
     "SLURM_JOB_ID": "4097",
@@ -71,6 +72,12 @@ def test_flags_come_before_the_environment(monkeypatch: pytest.MonkeyPatch):
 def test_flags_that_do_not_fit_are_refused(flags: tuple[Any, Any, Any], says: str):
     with pytest.raises(ConfigError, match=says):
         find_place(*flags, timeout=1)
+
+
+@pytest.mark.parametrize("heartbeat", [0, -1, float("nan"), float("inf")])
+def test_a_heartbeat_that_is_none_is_refused(heartbeat: float):
+    with pytest.raises(ConfigError, match=r"--heartbeat .*: must be above 0 seconds, and at most a day"):
+        start("localhost:1", 2, 0, heartbeat)
 
 
 def test_task_of_slurm(monkeypatch: pytest.MonkeyPatch):

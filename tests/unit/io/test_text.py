@@ -1,13 +1,51 @@
-"""What lines are written to: emptied only for results, and told where it cannot be written."""
+"""Lines from pipes, files and standard input; what they are written to, and told where that cannot be."""
 
+import gzip
+import os
 import subprocess
 import sys
 
 import pytest
 
 from transformer.errors import DataError
-from transformer.io.text import line_writer
+from transformer.io.text import line_writer, read_lines
 from transformer.io.workdir import write_json
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_pipe_is_read_as_a_file_is(zipped):
+    reader, writer = os.pipe()
+    os.write(writer, gzip.compress(b"a\nb\n") if zipped else b"a\nb\n")
+    os.close(writer)
+    assert read_lines(f"/dev/fd/{reader}") == ["a", "b"]
+    os.close(reader)
+
+
+def test_what_opens_and_cannot_be_read_is_named():
+    with pytest.raises(
+        DataError, match=r"^/proc/self/mem: cannot be read after line 0: .*Input/output error"
+    ):
+        read_lines("/proc/self/mem")
+
+
+def test_a_process_ends_while_its_standard_input_is_open():
+    program = """if True:
+        import sys
+        from transformer.errors import DataError
+        from transformer.io.text import stream_blocks
+        try:
+            list(stream_blocks(None, 4))
+        except DataError as error:
+            sys.exit(f"error: {error}")"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin and process.stderr
+        process.stdin.write(b"good\n\xff\n")
+        process.stdin.flush()
+        told = process.stderr.read().decode()  # until it has ended, though nobody closed its input
+        assert (process.wait(), told.count("\n")) == (1, 1), told
+        assert told.startswith("error: standard input: line 2 is not UTF-8")
 
 
 def test_an_old_output_is_there_until_there_are_results(tmp_path):

@@ -111,6 +111,24 @@ def test_a_tokenizer_that_was_there_before_the_run_is_told_of(tmp_path):
     assert was_there not in notes
 
 
+def test_a_dev_set_of_which_nothing_is_left_is_refused(tmp_path):
+    config = make_config(tmp_path / "data", 20)
+    for name in ("a", "b"):
+        (tmp_path / "data" / f"dev.{name}").write_text("\n" * 5)
+    with pytest.raises(DataError, match=r"dev\.a\|dev\.b: no usable line to score .* 5 empty"):
+        start(config, tmp_path / "run")
+
+
+def test_a_label_with_a_tab_is_refused(tmp_path):
+    config = make_config(tmp_path / "data", 20)
+    (tmp_path / "data" / "b").write_text("x\ty\nz\n" * 10)
+    labelled = dataclasses.replace(config.data, labels="line")
+    model = dataclasses.replace(config.model, kind="encoder_only")
+    config = dataclasses.replace(config, data=labelled, model=model)
+    with pytest.raises(DataError, match=r"a\|b: the label 'x\\ty' has a tab, which separates labels"):
+        start(config, tmp_path / "run")
+
+
 def test_a_tokenizer_that_is_refused_is_not_left_to_the_next_start(tmp_path):
     def check(tokenizer):
         raise ConfigError("no such mesh")
