@@ -12,6 +12,7 @@ from typing import Any
 import sentencepiece as spm
 
 from transformer.config import TokenizerConfig
+from transformer.data.files import replacing
 from transformer.data.pieces import Pieces
 from transformer.errors import CheckpointError, DataError
 from transformer.special_ids import BOS_ID, EOS_ID, PAD_ID, UNK_ID, SpecialIds
@@ -182,9 +183,8 @@ class Tokenizer:
         manifest: dict[str, Any] = {"files": files, "sha256": self.digest}
         if self._spellings:
             manifest["special_ids"] = self.special._asdict()
-        temporary = folder / (_MANIFEST + ".tmp")
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n")
-        temporary.replace(folder / _MANIFEST)
+        with replacing(folder / _MANIFEST) as opened:
+            opened.write((json.dumps(manifest, indent=2) + "\n").encode())
 
     @staticmethod
     def exists(folder: Path) -> bool:

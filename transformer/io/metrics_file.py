@@ -5,10 +5,8 @@ split and step occur twice the later line counts. JSON has no number for NaN and
 strings "nan", "inf" and "-inf", which `read_metrics` and `float()` turn back.
 """
 
-import contextlib
 import json
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -19,6 +17,7 @@ import numpy as np
 
 from transformer.errors import DataError
 from transformer.io.patient_file import PatientFile
+from transformer.io.workdir import replace_content
 
 NAME = "metrics.jsonl"
 Key = tuple[str, int]  # split and step
@@ -186,19 +185,8 @@ def _rewrite(path: Path, keep: Keep) -> None:
         return
     content = path.read_bytes()
     remaining = b"".join(_sift(content, keep).lines.values())
-    if remaining == content:
-        return
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(remaining)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    if remaining != content:
+        replace_content(path, remaining)
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

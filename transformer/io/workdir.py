@@ -189,10 +189,19 @@ def write_text(path: Path, text: str) -> None:
         return
     path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
+    replace_content(path, text.encode())
+
+
+def replace_content(path: Path, content: bytes) -> None:
+    """Puts a file of this content in a file's place when it lies whole on the disk.
+
+    Raises:
+      OSError: if it cannot be written; the file is what it was.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

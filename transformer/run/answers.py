@@ -88,7 +88,7 @@ def score_masked(args: argparse.Namespace, loaded: LoadedModel, cache: Path) -> 
         raise ConfigError(f"config.data.{split}_source: the run has no {split} set")
     for i, corpus in enumerate(corpora):
         encoded = encode_corpus(corpus, loaded.tokenizer, config, cache / f"{split}-{i}", progress.note)
-        progress.note(describe(split, corpus.name, encoded.counts))
+        progress.note(describe(f"{split} {corpus.name}", encoded.counts))
         scores: dict[str, Any] = token_scores(step, [encoded], loaded.tokenizer, config)
         if not scores:
             raise DataError(f"{corpus.name}: has no pieces to mask")

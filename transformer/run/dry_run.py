@@ -13,7 +13,6 @@ from jax.sharding import Mesh, NamedSharding
 from transformer.axes import SEQUENCE
 from transformer.config import Config
 from transformer.config_mapping import to_dict
-from transformer.data.encoded import left_out
 from transformer.data.pipeline import row_lengths, side_lengths
 from transformer.io.devices import check_attention, check_lengths, check_sizes, make_mesh, row_shards
 from transformer.io.standard_error import say
@@ -21,7 +20,7 @@ from transformer.io.workdir import Workdir
 from transformer.model.size import count_parameters, flops_per_token, memory_estimate
 from transformer.model.traffic import parameter_bytes
 from transformer.model.transformer import Transformer
-from transformer.run.prepare import PreparedData, prepare_data
+from transformer.run.prepare import PreparedData, describe, prepare_data
 from transformer.steps.collectives import Collective, collectives, compile_step
 from transformer.steps.state import TrainState, init_state, state_shardings, trained_part
 from transformer.training.optimizer import make_optimizer
@@ -141,10 +140,7 @@ def data_lines(data: PreparedData) -> Iterator[str]:
     """Yields what was read, kept and left out."""
     yield "\ndata"
     for name, count in data.counts.items():
-        yield (
-            f"  {name}: {count['kept']:,} of {count['lines']:,} pairs, {count['source_tokens']:,} + "
-            f"{count['target_tokens']:,} tokens; left out: {left_out(count)}"
-        )
+        yield f"  {describe(name, count)}"
 
 
 def _bytes(x: Any, sharding: NamedSharding) -> int:

@@ -155,7 +155,7 @@ def _score_lines(
     for i, corpus in enumerate(corpora):
         folder = cache / f"{args.split}-{i}"
         encoded = encode_corpus(corpus, loaded.tokenizer, loaded.config, folder, progress.note)
-        progress.note(describe(args.split, corpus.name, encoded.counts))
+        progress.note(describe(f"{args.split} {corpus.name}", encoded.counts))
         kept = set(map(encoded.number, range(len(encoded))))
         lines = [pair[1] for n, pair in enumerate(corpus) if pair is not None and corpus.number(n) in kept]
         if not lines:

@@ -1,7 +1,6 @@
 """Pictures of a run and of attention, as PNG files; no window and no display is needed."""
 
 import math
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transformer.data.files import replacing
 from transformer.errors import DataError
 
 if TYPE_CHECKING:
@@ -260,9 +260,6 @@ def _fonts_for(text: str) -> tuple[list[str], int]:
 
 def _save(figure: "Figure", path: Path) -> None:
     """Writes the PNG whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), replacing(path) as file:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the picture itself says so
-        figure.savefig(temporary, format="png", dpi=DPI)
-    os.replace(temporary, path)
+        figure.savefig(file, format="png", dpi=DPI)

@@ -75,7 +75,7 @@ def prepare_data(
             part = encode_corpus(corpus, tokenizer, config, workdir.data / f"{split}-{i}", note)
             name = f"{split} {corpus.name}"
             counts[f"{name} ({i + 1})" if name in counts else name] = part.counts
-            note(describe(split, corpus.name, part.counts))
+            note(describe(f"{split} {corpus.name}", part.counts))
             encoded.append(part)
         return encoded
 
@@ -97,10 +97,10 @@ def prepare_data(
     )
 
 
-def describe(split: str, name: str, counts: Counts) -> str:
-    """Returns one line about a corpus: what was kept, how long it is, what was left out and why."""
+def describe(name: str, counts: Counts) -> str:
+    """Returns one line about a corpus, such as "train a.en": what was kept, its length, what was left out."""
     return (
-        f"{split} {name}: {counts['kept']:,} of {counts['lines']:,} pairs, "
+        f"{name}: {counts['kept']:,} of {counts['lines']:,} pairs, "
         f"{counts['source_tokens']:,} + {counts['target_tokens']:,} tokens "
         f"({counts['unknown_tokens']:,} unknown); left out: {left_out(counts)}"
     )
