@@ -106,6 +106,8 @@ def attend(args: argparse.Namespace) -> None:
     write_text(written[1], table(maps))
     written += _pictures(maps, folder)
     print(f"target\t{pair.text}\nalignment\t{pairs}")
+    if args.ablate:
+        print(f"log-probability\t{whole:.4f}")
     for head in off:
         print(f"off\t{head.kind}\t{head.layer + 1}\t{head.head + 1}\t{head.change:.4f}")
     for file in written:

@@ -128,3 +128,9 @@ def test_the_verb_writes_its_files_and_prints_the_alignment(maps, tmp_path, caps
         "which recurs: layer n is its step n"
         in dict(data((tmp_path / files[0]).read_text())["facts"])["layers"]
     )
+    off = [HeadOff("cross", 1, 2, -0.25)]
+    monkeypatch.setattr("transformer.inference.ablation.without_each_head", lambda *_: (-11.24, off))
+    args.ablate = True
+    attend.attend(args)
+    printed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert printed[2:4] == [["log-probability", "-11.2400"], ["off", "cross", "2", "3", "-0.2500"]]
