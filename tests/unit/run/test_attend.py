@@ -108,6 +108,20 @@ def test_a_click_on_a_head_and_a_tooltip(maps, tmp_path):
     assert found[7] == 2 * 2
 
 
+@needs_browser
+def test_a_word_that_is_too_long_is_cut_and_its_tooltip_has_it_whole(maps, tmp_path):
+    script = """
+      const words = [...document.querySelectorAll("[data-token]")];
+      const answers = [words.map(word => word.getComputedTextLength()), words[0].textContent];
+      words[0].dispatchEvent(new MouseEvent("mousemove", {clientX: 5, clientY: 5}));
+      answers.push(document.getElementById("tooltip").textContent);"""
+    long = "▁" + "word" * 40
+    maps = maps | {"cross": maps["cross"]._replace(queries=[long, *TARGET[1:]])}
+    widths, shown, tooltip = answers(attend.page({}, maps), script, tmp_path)
+    assert max(widths) <= 300 and shown.startswith("▁wordword") and shown.endswith("…")
+    assert tooltip.startswith(f"{long} reads")
+
+
 def test_the_verb_writes_its_files_and_prints_the_alignment(maps, tmp_path, capsys, monkeypatch):
     config = types.SimpleNamespace(model=ModelConfig(num_decoder_layers=2, recurrence="fixed"))
     loaded = types.SimpleNamespace(config=config)
