@@ -7,12 +7,13 @@ import shlex
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from transformer import recipes
 from transformer.cli import _parser
-from transformer.config import BASE_SECTIONS, PRESETS, Config
+from transformer.config import BASE_SECTIONS, PRESETS, Config, InitConfig, LoraConfig
 from transformer.config_mapping import flat, to_dict
 from transformer.errors import ConfigError
 from transformer.io.metrics_file import read_metrics
@@ -39,13 +40,21 @@ SIZES = {
     "decode.max_extra_length": 2,
     "run.num_steps": 1,
     "run.eval_lines": 2,
-    "init.model": "",
-    "lora.rank": 0,
 }
+for section in (InitConfig(), LoraConfig()):  # one that goes on from a base is begun without
+    name = type(section).__name__.removesuffix("Config").lower()
+    SIZES |= {f"{name}.{key}": "" if value == () else value for key, value in vars(section).items()}
 
 # What an encoder alone reads instead: no second side, or one of labels.
+FEATURES = 3
 ENCODER = {"run.eval_lines": 0, "tokenizer.vocab_size": 38}
 ALONE = {"data.train_target": "", "data.dev_target": "", "data.test_target": ""}
+# What a classifier of lines reads: random words are no labels.
+LABELS = {f"data.{split}_target": f"{split}.labels" for split in ("train", "dev", "test")}
+# What a model of frames reads.
+FRAMES = {"data.kind": "frames"} | {
+    f"data.{split}_source": f"{split}.npy" for split in ("train", "dev", "test")
+}
 # What a language model of text reads.
 LINES = {"data.kind": "lines", "run.eval_lines": 0} | {
     f"data.{split}_source": "" for split in ("train", "dev", "test")
@@ -98,6 +107,9 @@ def overrides(tmp_path_factory) -> list[str]:
         for side, order in (("source", 1), ("target", -1)):
             (folder / f"{split}.{side}").write_text("".join(" ".join(line[::order]) + "\n" for line in lines))
             files[f"data.{split}_{side}"] = f"{split}.{side}"
+        (folder / f"{split}.labels").write_text("".join(f"label {i % 25}\n" for i in range(count)))
+        np.save(folder / f"{split}.npy", np.ones((2 * count, FEATURES), np.float32))
+        np.save(folder / f"{split}.lengths.npy", np.full(count, 2))
     return [f"--config.{key}={value}" for key, value in {**SIZES, **files}.items()]
 
 
@@ -108,7 +120,9 @@ def test_one_step(recipe, overrides, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     changes, plain = {}, load_config(recipe, [])
     if plain.model.kind == "encoder_only":
-        changes = ENCODER | (ALONE if plain.is_masked else {})
+        changes = ENCODER | (ALONE if plain.is_masked else LABELS if plain.data.labels == "line" else {})
+    elif plain.model.source_features:
+        changes = FRAMES | {"model.source_features": FEATURES}
     elif plain.model.kind == "decoder_only":
         changes = {"model.num_encoder_layers": 0} | ({} if plain.model.reads_source else LINES)
     config = load_config(recipe, [*overrides, *(f"--config.{key}={x}" for key, x in changes.items())])
