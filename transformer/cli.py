@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     if stray := _stray(args.verb, rest):
         options = ["--" + option_of(name) for name in vars(args) if name not in ("verb", "run")]
-        guess = did_you_mean(stray.partition("=")[0], options)
+        name = stray.partition("=")[0]
+        guess = "; give it without this name" if name in options else did_you_mean(name, options)
         if stray.startswith(PREFIX[2:]):
             guess = f"; did you mean '--{stray}'?"
         parser.error(f"{stray}: unknown argument{guess}")

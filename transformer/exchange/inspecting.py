@@ -83,9 +83,11 @@ def _kind(workdir: Workdir, config: Config) -> str:
 
 
 def _changed(config: Config) -> str:
-    """Returns the keys of the model that are not the paper's."""
+    """Returns the keys of the model that are not the paper's, but for sizes of a stack that it has not."""
     plain = dataclasses.asdict(type(config.model)())
     found = {k: v for k, v in dataclasses.asdict(config.model).items() if v != plain[k]}
+    for stack in {"encoder", "decoder"} - config.model.stacks.keys():
+        found.pop(f"num_{stack}_layers", None)
     return ", ".join(f"{key} {value}" for key, value in found.items()) or "the paper's base model"
 
 
