@@ -133,7 +133,7 @@ def test_arguments_that_are_missing_or_unknown(command, recipe, tmp_path):
     assert code == 2 and one_line(err).startswith("--workdir: is needed")
     code, err = command("train", f"--config={recipe}", "--wrokdir=x")
     assert code == 2 and one_line(err).startswith("--wrokdir=x: unknown argument")
-    code, err = command("inspect", f"--model={tmp_path}")
+    code, err = command("inspect", "--model", tmp_path)
     assert code == 2 and "unknown argument; give it without this name" in one_line(err)
     for arguments in (["train"], ["trian"], [], ["translate", "--model=x", "--beam_sise=3"]):
         code, err = command(*arguments)
