@@ -28,5 +28,5 @@ def test_sums_of_all_pairs_never_exist_at_once() -> None:
     shapes = (B, H, T, K), (B, H, T, K), (H, K)
     program = jax.make_jaxpr(jax.grad(total, argnums=(0, 1, 2)))(*map(jnp.ones, shapes))
     found = list(sizes(program.jaxpr))
-    assert len(found) > 50  # loops were looked into
+    assert len(found) > 30  # loops were looked into
     assert max(found) == B * H * T * T  # the scores themselves, and not K times as much
