@@ -3,10 +3,10 @@
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from transformer import kinds
-from transformer.config import Config, DataConfig, ModelConfig
+from transformer.config import Config, DataConfig, ModelConfig, Positions
 
 _MAY_BE_NEGATIVE = {"run.eval_lines", "mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.sequence"}
 _FRACTIONS = {  # 0 to below 1
@@ -48,7 +48,7 @@ _POSITIVE = (
     "run.max_skipped",
 )
 _SEEDS = ("run.init_seed", "run.dropout_seed", "decode.seed")
-_SINUSOIDS = ("sinusoidal", "sinusoidal_halves", "sinusoidal_split")
+_SINUSOIDS = tuple(name for name in get_args(Positions) if name.startswith("sinusoidal"))
 # What a setting is of: a choice, and those of its values with which it does anything.
 USES = {
     "model.attention_radius": ("model.attention", ("window", "block", "alternating")),
@@ -107,9 +107,10 @@ def _alone(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _without_use(values: Mapping[str, Any]) -> Iterator[str]:
     """Yields settings of what was not chosen, where they are others than they would be untouched."""
+    plain = Config()
     for key, (choice, uses) in USES.items():
         section, _, name = key.partition(".")
-        default = getattr(getattr(Config(), section), name)
+        default = getattr(getattr(plain, section), name)
         if values[key] != default and values[choice] not in uses:
             yield (
                 f"{key}: is of {choice} {' or '.join(map(repr, uses))}, got {values[key]} with "

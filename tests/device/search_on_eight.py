@@ -37,7 +37,7 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "window": ({}, dict(attention="window", attention_radius=2, positions="alibi")),
     "compressed": (WHOLE_ROWS, dict(attention="compressed", compression=2)),
     "additive": ({}, dict(attention_score="additive", positions="none", num_kv_heads=2)),
-    "rotary": ({}, dict(positions="rotary", head_size=4, attention_score="dot_product")),
+    "rotary": ({}, dict(positions="rotary", head_size=4)),
     "shaw": ({}, dict(positions="shaw", relative_max_distance=2)),
     "adaptive": ({}, dict(recurrence="adaptive", num_decoder_layers=3)),
     "alone": ({}, dict(ALONE, prefix="bidirectional")),

@@ -2,15 +2,12 @@
 
 import functools
 import json
-import os
-import pathlib
 import subprocess
-import sys
 from typing import Any
 
 import pytest
+from eight import run_on_eight
 
-SCRIPT = pathlib.Path(__file__).with_name("eight_devices.py")
 D_MODEL, VOCAB, HEADS = 16, 88, 8  # those of eight_devices.py
 
 # All ways to write 8 as a product of three numbers.
@@ -23,16 +20,8 @@ MESHES = pytest.mark.parametrize("mesh", [*EVERY_DAY, *(pytest.param(m, marks=SL
 @functools.cache
 def train_on(*meshes: str, model: str = "paper") -> subprocess.CompletedProcess[str]:
     """Runs eight_devices.py once, whether it fails or not."""
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    path = os.pathsep.join(filter(None, (str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH"))))
-    say_all = {"XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "0"}
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), model, *meshes],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path, **say_all},
-        capture_output=True,
-        text=True,
-        timeout=1100 if meshes == NOW_AND_THEN else 280,
-    )
+    timeout = 1100 if meshes == NOW_AND_THEN else 280
+    return run_on_eight("eight_devices.py", model, *meshes, timeout=timeout, TF_CPP_MIN_LOG_LEVEL="0")
 
 
 def found(mesh: str) -> dict[str, Any]:

@@ -1,35 +1,18 @@
 """The source's positions divided over a mesh: a program with simulated devices, in a process of its own."""
 
 import functools
-import json
-import os
-import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import pytest
+from eight import report_of_eight
 
 # data x fsdp x tensor x sequence: positions beside every other way to divide the work, and alone.
 EVERY_DAY, NOW_AND_THEN = ("1x2x2x2",), ("1x1x1x8", "2x1x1x4")
-SCRIPT = pathlib.Path(__file__).with_name("sequence_sharding.py")
 
 
 @functools.cache
 def found(*words: str) -> dict[str, Any]:
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    path = os.pathsep.join(filter(None, (str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *words],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path, "XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert report["devices"] == 8
-    return report
+    return report_of_eight("sequence_sharding.py", *words)
 
 
 @pytest.mark.parametrize(

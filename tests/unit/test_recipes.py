@@ -41,9 +41,12 @@ SIZES = {
     "run.num_steps": 1,
     "run.eval_lines": 2,
 }
-for section in (InitConfig(), LoraConfig()):  # one that goes on from a base is begun without
-    name = type(section).__name__.removesuffix("Config").lower()
-    SIZES |= {f"{name}.{key}": "" if value == () else value for key, value in vars(section).items()}
+# One that goes on from a base is begun without.
+SIZES |= {
+    f"{name}.{key}": "" if value == () else value
+    for name, section in (("init", InitConfig()), ("lora", LoraConfig()))
+    for key, value in vars(section).items()
+}
 
 # What an encoder alone reads instead: no second side, or one of labels.
 FEATURES = 3

@@ -11,6 +11,7 @@ from transformer.config import ModelConfig
 from transformer.exchange.layout import joined
 from transformer.model.size import parameter_shapes
 from transformer.model.transformer import Transformer
+from transformer.validation import USES
 
 _BIASES = ("attention_bias", "feed_forward_bias", "logits_bias")
 # What changes neither what is computed nor the parameters, and what only training reads.
@@ -26,7 +27,6 @@ _OF_NO_MATTER = {
     "chunk_length",
     "scan_layers",
 }
-_RELATIVE = {"relative_buckets", "relative_max_distance", "relative_shared"}
 
 
 def refitted(model: ModelConfig, wanted: ModelConfig) -> ModelConfig:
@@ -66,12 +66,9 @@ def refit(params: Any, module: Transformer, model: ModelConfig) -> Any:
 def differences(ours: ModelConfig, theirs: ModelConfig) -> list[str]:
     """Returns a clause for each field in which two configurations are other models."""
     left_out = set(_OF_NO_MATTER) | {"head_size", "num_kv_heads"}
-    if ours.positions != "relative":
-        left_out |= _RELATIVE
-    elif ours.positions == theirs.positions:
-        left_out.add("position_offset")
-    if ours.attention == "full":
-        left_out |= {"attention_radius", "global_tokens", "compression"}
+    for key, (choice, uses) in USES.items():  # what a choice has no use for differs with the choice alone
+        if choice.startswith("model.") and getattr(ours, choice.removeprefix("model.")) not in uses:
+            left_out.add(key.removeprefix("model."))
     pairs = {
         field.name: (getattr(ours, field.name), getattr(theirs, field.name))
         for field in dataclasses.fields(ModelConfig)

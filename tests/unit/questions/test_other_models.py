@@ -92,7 +92,15 @@ def test_additive_scores_are_looked_at_as_they_are():
     found = values(subject, 3)
     v_HK = np.asarray(subject.params["encoder"]["layer_0"]["self_attention"]["score"])[..., 0]
     assert found["bound_own"] == pytest.approx(np.abs(v_HK).sum(axis=1).mean())
-    assert 0 < found["spread_own"] <= found["bound_own"]
+    attention = subject.params["encoder"]["layer_0"]["self_attention"]
+    x_BSD, real_BS = np.asarray(subject.seen["encoder/layer_0/input"]), subject.real["encoder"]
+    q_BHSK, k_BHSK = (
+        np.einsum("BSD,DHK->BHSK", x_BSD, attention[side]["kernel"]) for side in ("query", "key")
+    )
+    sums_BHTSK = np.tanh(q_BHSK[:, :, :, None] + k_BHSK[:, :, None])
+    scores_HBTS = np.einsum("BHTSK,HK->HBTS", sums_BHTSK, v_HK)
+    pairs_BTS = real_BS[:, :, None] & real_BS[:, None]
+    assert found["spread_own"] == pytest.approx(scores_HBTS[:, pairs_BTS].std(axis=1).mean(), rel=1e-4)
     assert "spread_dot" not in found and "directions" not in values(subject, 6)
 
 
